@@ -1,0 +1,84 @@
+"""From stage outputs, masks and ground truth to losses."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from queryinst.config import CriterionConfig
+from queryinst.criterion import losses
+from queryinst.criterion.matcher import Matcher, NonFiniteError
+from queryinst.ops import boxes as box_ops
+from queryinst.ops.roi import STRIDES
+from queryinst.structures import Matches, StageOutput, Targets
+
+TERMS = ("class", "l1", "giou", "mask")
+
+
+class Criterion:
+    """Matches every stage, then sums four losses a stage, all stages at once and all with weight 1.
+
+    Usage, in three lines of plain PyTorch:
+
+        matches = criterion.match(output.stages, batch.targets, batch.sizes)
+        masks = model.predict_masks(output, dict(enumerate(matches.rows(batch.targets.labels))))
+        terms = criterion(output.stages, list(masks.values()), matches, batch.targets, batch.sizes)
+    """
+
+    def __init__(self, config: CriterionConfig) -> None:
+        self.config = config
+        self.match = Matcher(config)
+        self.weights = torch.tensor([config.class_weight, config.l1_weight, config.giou_weight, config.mask_weight])
+
+    def __call__(self, stages: list[StageOutput], masks: list[Tensor], matches: Matches, targets: Targets, sizes: Tensor) -> Tensor:
+        """Weighted losses (S, 4): a row a stage, a column a term of `TERMS`. Their sum is what to minimise.
+
+        Each sum over rows is divided by the number of matched pairs, averaged over ranks and at least 1 (MMDetection 3
+        forgets the latter for the box head). Negatives count in the focal sum and not in its divisor.
+
+        Args:
+            stages: outputs of the S stages.
+            masks: S tensors (M, s, s), mask logits of the matched queries for the class of their ground truth.
+            matches: of `match`.
+            targets: ground truth of the batch.
+            sizes: (B, 2) height, width of the images.
+        """
+        config, image, query, target = self.config, matches.image, matches.query, matches.target
+        logits = torch.stack([stage.logits for stage in stages]).float()
+        boxes = torch.stack([stage.boxes for stage in stages]).float()
+        mask_logits = torch.stack(masks).float()
+        stage = torch.arange(len(stages), device=query.device)[:, None]
+
+        wanted = torch.zeros_like(logits)
+        wanted[stage, image, query, targets.labels[target]] = 1
+        boxes, wanted_boxes = boxes[stage, image, query], targets.boxes[target]
+        # The canvas of an image is its own size rounded up to the stride, whatever the rest of the batch is.
+        limits = (sizes[image] + STRIDES[-1] - 1) // STRIDES[-1] * STRIDES[-1]
+        side = mask_logits.shape[-1]
+        wanted_masks = losses.mask_targets(
+            boxes.flatten(0, 1), target.flatten(), targets, limits.repeat(len(stages), 1), side, config.mask_samples
+        ).view_as(mask_logits)
+        sums = torch.stack(
+            [
+                losses.focal(logits, wanted, config.focal_alpha, config.focal_gamma),
+                losses.l1(boxes, wanted_boxes, box_ops.extent(sizes)[image]),
+                losses.giou(boxes, wanted_boxes),
+                losses.dice(mask_logits, wanted_masks),
+            ],
+            dim=1,
+        )
+        return sums * self.weights.to(sums.device) / self._pairs(matches)
+
+    @staticmethod
+    def require_finite(losses: Tensor) -> None:
+        """Raise NonFiniteError with the stage and the term of the first loss (S, 4) that is NaN or infinite."""
+        values = losses.detach().cpu()
+        for stage, term in torch.nonzero(~values.isfinite())[:1].tolist():
+            raise NonFiniteError(f"the loss '{TERMS[term]}' of stage {stage + 1} is {values[stage, term].item()}")
+
+    @staticmethod
+    def _pairs(matches: Matches) -> Tensor:
+        pairs = torch.tensor(float(len(matches.image)), device=matches.image.device)
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(pairs)
+            pairs = pairs / dist.get_world_size()
+        return pairs.clamp(min=1)

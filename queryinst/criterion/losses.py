@@ -1,0 +1,60 @@
+"""The four losses of a stage, each summed over its rows; the criterion divides and weighs (reference, 1.9 and 1.10)."""
+
+import torch
+from torch import Tensor
+from torchvision.ops import roi_align, sigmoid_focal_loss
+
+from queryinst.ops import boxes as box_ops
+from queryinst.structures import Targets
+
+
+def focal(logits: Tensor, wanted: Tensor, alpha: float, gamma: float) -> Tensor:
+    """Sigmoid focal loss of logits (S, B, N, K) against {0, 1} targets of the same shape; (S,) sums."""
+    return sigmoid_focal_loss(logits, wanted, alpha, gamma).sum(dim=(1, 2, 3))
+
+
+def l1(boxes: Tensor, wanted: Tensor, extent: Tensor) -> Tensor:
+    """L1 of xyxy boxes (S, M, 4) over the image's w, h, w, h `extent` (M, 4); (S,) sums."""
+    return ((boxes - wanted).abs() / extent).sum(dim=(1, 2))
+
+
+def giou(boxes: Tensor, wanted: Tensor) -> Tensor:
+    """1 - generalized IoU of xyxy boxes (S, M, 4) in pixels; (S,) sums."""
+    return (1 - box_ops.giou(boxes, wanted)).sum(dim=1)
+
+
+def dice(logits: Tensor, wanted: Tensor) -> Tensor:
+    """1 - dice of mask logits (S, M, h, w) against {0, 1} targets; (S,) sums.
+
+    The denominator is the squared kind (V-Net) with an epsilon of 1e-5 a term, so that an empty target and an empty
+    prediction give exactly 1 and no NaN.
+    """
+    p, t = logits.sigmoid().flatten(2), wanted.flatten(2)
+    overlap = (p * t).sum(-1)
+    total = p.square().sum(-1) + t.square().sum(-1) + 2e-5
+    return (1 - 2 * overlap / total).sum(dim=1)
+
+
+@torch.no_grad()
+def mask_targets(boxes: Tensor, target: Tensor, targets: Targets, limits: Tensor, size: int, samples: int) -> Tensor:
+    """What the mask head should draw in each box: the ground-truth mask cut out at the predicted box.
+
+    Args:
+        boxes: (M, 4) xyxy predicted boxes.
+        target: (M,) the ground truth of each.
+        targets: ground truth of the batch.
+        limits: (M, 2) height, width of each image's canvas; boxes are clipped to it first, as the references do, although
+            the features were pooled from the unclipped box.
+        size: side of the result.
+        samples: samples a side in each cell; 0 takes as many as the cell has mask pixels, which is what the references
+            do, but for a box much larger than its object costs thousands of times more.
+
+    Returns:
+        (M, size, size) float32, 0 or 1: RoIAlign of the stored bitmap, at least half covered.
+    """
+    region = targets.mask_boxes[target]
+    corner, extent = region[:, :2].tile(2), (region[:, 2:] - region[:, :2]).tile(2)
+    resolution = boxes.new_tensor(targets.masks.shape[:0:-1]).tile(2)  # width, height of the bitmaps, twice
+    local = (box_ops.clip(boxes, limits) - corner) / extent * resolution
+    rois = torch.cat([target[:, None].to(local.dtype), local], dim=1)
+    return (roi_align(targets.masks[:, None].float(), rois, size, 1.0, samples, aligned=True)[:, 0] >= 0.5).float()

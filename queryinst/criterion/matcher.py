@@ -1,0 +1,88 @@
+"""Which query answers for which ground truth: one assignment per image and stage ("Hungarian matching")."""
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from queryinst.config import CriterionConfig
+from queryinst.ops import boxes as box_ops
+from queryinst.structures import Matches, StageOutput, Targets
+
+
+class NonFiniteError(Exception):
+    """The network gave, or a loss became, NaN or infinite.
+
+    Attributes:
+        image: position in the batch of the image it happened for, or None where it cannot be told.
+    """
+
+    def __init__(self, message: str, image: int | None = None) -> None:
+        super().__init__(message)
+        self.image = image
+
+
+class Matcher:
+    """Matches every stage on its own predictions, all stages at once (reference, 1.8).
+
+    The costs of all stages and images are computed on the device in float32 and copied to the host once; SciPy solves
+    them; the assignment is copied back once. With more ground truths than queries, those that fit best are matched.
+    """
+
+    def __init__(self, config: CriterionConfig) -> None:
+        self.config = config
+
+    @torch.no_grad()
+    def __call__(self, stages: list[StageOutput], targets: Targets, sizes: Tensor) -> Matches:
+        """Assign.
+
+        Args:
+            stages: outputs of the S stages.
+            targets: ground truth of the batch.
+            sizes: (B, 2) height, width of the images.
+
+        Raises:
+            NonFiniteError: a logit or box is NaN or infinite.
+        """
+        device = sizes.device
+        costs = self.costs(stages, targets, sizes).cpu().numpy()
+        image, query, target = [], [], []
+        start = 0
+        for index, count in enumerate(targets.counts):
+            # Without ground truth there is no cost to look at; a broken network then shows in the loss.
+            pairs = [linear_sum_assignment(_finite(cost[index, :, :count], stage, index)) for stage, cost in enumerate(costs)]
+            image.append(torch.full((len(pairs[0][0]),), index))
+            query.append(torch.stack([torch.as_tensor(rows) for rows, _ in pairs]))
+            target.append(torch.stack([torch.as_tensor(columns) for _, columns in pairs]) + start)
+            start += count
+        return Matches(torch.cat(image).to(device), torch.cat(query, 1).to(device), torch.cat(target, 1).to(device))
+
+    @torch.no_grad()
+    def costs(self, stages: list[StageOutput], targets: Targets, sizes: Tensor) -> Tensor:
+        """(S, B, N, largest G of an image) float32; columns past an image's own ground truths mean nothing."""
+        config = self.config
+        logits = torch.stack([stage.logits for stage in stages]).float()
+        boxes = torch.stack([stage.boxes for stage in stages]).float()
+        labels = _pad(targets.labels, targets.counts)
+        gt_boxes = _pad(targets.boxes, targets.counts)
+        extent = box_ops.extent(sizes)[:, None]
+
+        p = logits.sigmoid()
+        positive = config.focal_alpha * (1 - p).pow(config.focal_gamma) * -(p + 1e-12).log()
+        negative = (1 - config.focal_alpha) * p.pow(config.focal_gamma) * -(1 - p + 1e-12).log()
+        wanted = labels[None, :, None].expand(*logits.shape[:3], -1)
+        cost_class = (positive - negative).gather(-1, wanted)
+        cost_l1 = torch.cdist(boxes / extent, gt_boxes / extent, p=1)
+        cost_giou = -box_ops.giou(boxes[..., None, :], gt_boxes[:, None])
+        return config.class_cost * cost_class + config.l1_cost * cost_l1 + config.giou_cost * cost_giou
+
+
+def _pad(values: Tensor, counts: list[int]) -> Tensor:
+    """(G, ...) of all images to (B, largest G of an image, ...), zeros behind."""
+    return torch.nn.utils.rnn.pad_sequence(list(values.split(counts)), batch_first=True)
+
+
+def _finite(cost, stage: int, image: int):  # type: ignore[no-untyped-def]
+    total = cost.sum()
+    if total != total or abs(total) == float("inf"):
+        raise NonFiniteError(f"stage {stage + 1} gives NaN or infinite logits or boxes", image)
+    return cost

@@ -1,0 +1,85 @@
+"""Samples to a batch, and the order of images."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from queryinst.data.coco import Sample
+from queryinst.ops.roi import STRIDES
+from queryinst.structures import Batch, Targets
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Pad the images bottom and right to a common multiple of 32 and put the ground truth one after another."""
+    height, width = (max(side) for side in zip(*(sample.image.shape[1:] for sample in samples), strict=True))
+    images = torch.zeros(len(samples), 3, _padded(height), _padded(width), dtype=torch.uint8)
+    for image, sample in zip(images, samples, strict=True):
+        image[:, : sample.image.shape[1], : sample.image.shape[2]] = sample.image
+    return Batch(
+        images=images,
+        sizes=torch.tensor([sample.image.shape[1:] for sample in samples]),
+        original_sizes=torch.tensor([sample.original_size for sample in samples]),
+        image_ids=[sample.image_id for sample in samples],
+        targets=join([sample.targets for sample in samples]),
+        problems=[problem for sample in samples for problem in sample.problems],
+    )
+
+
+def join(targets: list[Targets]) -> Targets:
+    """Targets of several images as one."""
+
+    def column(name: str) -> Tensor:
+        return torch.cat([getattr(target, name) for target in targets])
+
+    counts = [count for target in targets for count in target.counts]
+    return Targets(column("boxes"), column("labels"), column("masks"), column("mask_boxes"), counts)
+
+
+def _padded(side: int) -> int:
+    return -(-side // STRIDES[-1]) * STRIDES[-1]
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """The training order of one rank: a permutation that depends on (seed, epoch) only, as pairs (epoch, position).
+
+    Every rank takes its part of the same permutation. The last images that do not fill a batch on every rank are left out
+    of this epoch; a set smaller than one batch is repeated to fill it.
+
+    Args:
+        length: images in the set.
+        batch: images per rank and loader batch.
+        seed: of the order.
+        rank, world: which part this process takes.
+    """
+
+    def __init__(self, length: int, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.length, self.batch, self.seed, self.rank, self.world = length, batch, seed, rank, world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return max(1, self.length // (self.batch * self.world)) * self.batch
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        for position in np.resize(order, len(self) * self.world)[self.rank :: self.world]:
+            yield self.epoch, int(position)
+
+
+class FixedSampler(Sampler[tuple[int, int]]):
+    """The images of one rank in file order, each exactly once over all ranks (ranks may differ in length by one)."""
+
+    def __init__(self, length: int, rank: int = 0, world: int = 1) -> None:
+        self.positions = range(rank, length, world)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((0, position) for position in self.positions)

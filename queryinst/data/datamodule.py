@@ -1,0 +1,148 @@
+"""Which files, which split, which batches: the data of a training run."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from queryinst.config import AugmentationConfig, DataConfig
+from queryinst.data import shapes
+from queryinst.data.coco import Categories, CocoDataset, CocoFile, ImageFile, Sample
+from queryinst.data.collate import EpochSampler, FixedSampler, collate
+from queryinst.data.transforms import TestGeometry, TrainGeometry
+from queryinst.errors import UserError
+from queryinst.structures import Batch
+
+
+class CocoDataModule(pl.LightningDataModule):
+    """Training and validation set in COCO format.
+
+    Args:
+        data: where they are and how to batch them. `batch_size` counts the images of an optimizer step over all devices.
+        augmentation: what happens to training images.
+        seed: of order and augmentation.
+        accumulate: loader batches per optimizer step.
+    """
+
+    def __init__(self, data: DataConfig, augmentation: AugmentationConfig, seed: int, accumulate: int = 1) -> None:
+        super().__init__()
+        self.data, self.augmentation, self.seed, self.accumulate = data, augmentation, seed, accumulate
+        self.problems: dict[str, int] = {}
+        self._files: dict[str, CocoFile] = {}
+
+    def prepare_data(self) -> None:
+        if self.data.shapes:
+            shapes.make(Path(self.data.root), self.data.shapes)
+
+    def file(self, split: str) -> CocoFile:
+        """The annotation file of "train" or "val", read on first use."""
+        if split not in self._files:
+            self._files[split] = open_split(self.data, split)
+        return self._files[split]
+
+    @property
+    def categories(self) -> Categories:
+        """The classes, from the training file. Raises UserError where the validation file has others."""
+        train, val = self.file("train"), self.file("val")
+        if train.categories != val.categories:
+            raise UserError(f"{train.path} and {val.path} differ in their categories: {_difference(train.categories, val.categories)}")
+        return train.categories
+
+    def training_images(self) -> list[ImageFile]:
+        """Those that training uses: large enough, and with something to learn unless `keep_empty`."""
+        source, smallest = self.file("train"), self.data.min_image_side
+        images = [
+            image
+            for image in source.images
+            if min(image.height, image.width) >= smallest and (self.data.keep_empty or source.annotations(image))
+        ]
+        if not images:
+            raise UserError(f"{source.path} has no image to train on: none with annotations and sides of {smallest} pixels or more")
+        return images
+
+    def per_device(self) -> int:
+        """Images in one loader batch of one device."""
+        parts = (self.trainer.world_size if self.trainer else 1) * self.accumulate
+        if self.data.batch_size % parts:
+            raise UserError(
+                f"data.batch_size={self.data.batch_size} cannot be divided over {parts // self.accumulate} devices and "
+                f"{self.accumulate} accumulated batches: give a multiple of {parts}"
+            )
+        return self.data.batch_size // parts
+
+    def batches_per_epoch(self, limit: int | None = None) -> int:
+        """Loader batches of one device in an epoch, at most `limit`."""
+        batches = max(1, len(self.training_images()) // (self.data.batch_size // self.accumulate))
+        return min(batches, limit or batches)
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        images = self.training_images()
+        dataset = CocoDataset(self.file("train"), images, TrainGeometry(self.augmentation), self.data.mask_size, self.seed)
+        batch = self.per_device()
+        return self._loader(dataset, EpochSampler(len(images), batch, self.seed, *self._rank()), batch)
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        dataset = validation_set(self.file("val"), self.augmentation)
+        return self._loader(dataset, FixedSampler(len(dataset), *self._rank()), self.per_device())
+
+    def _rank(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _loader(self, dataset: CocoDataset, sampler: Any, batch: int) -> DataLoader[Sample]:
+        return loader(dataset, sampler, batch, self.data.num_workers)
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Count the images that could not be read. Raises UserError when they are more than allowed."""
+        for problem in batch.problems:
+            if problem in self.problems:
+                continue
+            self.problems[problem] = 1
+            allowed = self.data.max_bad_images if self.trainer and self.trainer.training else 0
+            if len(self.problems) > allowed:
+                raise UserError(f"{problem}; data.max_bad_images={len(self.problems)} would replace it by another and go on")
+            self.print_problem(problem, allowed)
+        return batch
+
+    def print_problem(self, problem: str, allowed: int) -> None:
+        print(f"skipped ({len(self.problems)} of {allowed} allowed): {problem}", flush=True)
+
+
+def open_split(data: DataConfig, split: str) -> CocoFile:
+    """The annotation file of "train" or "val"."""
+    root = Path(data.root)
+    hint = f" (data.root={data.root}; set data.root=FOLDER, data.{split}_annotations=FILE and data.{split}_images=FOLDER to yours"
+    hint += "; COCO itself is at https://cocodataset.org/#download)"
+    if not root.is_dir():
+        raise UserError(f"the data folder {root} does not exist{hint}")
+    images, annotations = (data.train_images, data.train_annotations) if split == "train" else (data.val_images, data.val_annotations)
+    return CocoFile(root / annotations, root / images, hint)
+
+
+def validation_set(source: CocoFile, augmentation: AugmentationConfig) -> CocoDataset:
+    """All images of a file, resized for evaluation, without targets."""
+    return CocoDataset(source, source.images, TestGeometry(augmentation), mask_size=8, seed=0, with_targets=False)
+
+
+def loader(dataset: CocoDataset, sampler: Any, batch: int, workers: int) -> DataLoader[Sample]:
+    """A DataLoader that keeps OpenCV to one thread and its processes alive between epochs."""
+    cv2.setNumThreads(0)
+    return DataLoader(
+        dataset,
+        batch_size=batch,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        persistent_workers=workers > 0,
+        worker_init_fn=_one_thread,
+    )
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(0)
+
+
+def _difference(train: Categories, val: Categories) -> str:
+    ours, theirs = (dict(zip(c.ids, c.names, strict=True)).items() for c in (train, val))
+    return f"only in training {sorted(ours - theirs) or 'none'}, only in validation {sorted(theirs - ours) or 'none'}"

@@ -1,0 +1,294 @@
+"""The embedded data set `shapes`: a COCO folder that the project makes itself, in seconds, the same everywhere.
+
+An image is a function of (seed, split, index): a textured background with 1 to 12 textured shapes that occlude each
+other, drop shadows, and noise. It is drawn four times as large and reduced, so that edges are soft and annotations are
+finer than a pixel. As in real data there are tiny objects, masks in several parts, crowd regions, images without objects,
+a category that never occurs, category ids with gaps, and all three ways of writing a mask: polygons, uncompressed and
+compressed RLE. The rest of the framework knows the result only as COCO data.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from queryinst.config import ShapesConfig
+from queryinst.errors import UserError
+from queryinst.ops.masks import LocalMask, encode, run_lengths
+
+VERSION = 1  # of what is drawn; part of the data set's fingerprint
+CATEGORIES = {3: "circle", 7: "square", 8: "triangle", 15: "star", 22: "ring", 40: "cross", 41: "crescent", 90: "hexagon"}
+ABSENT = 90  # the category without instances
+FINE = 4  # drawn so many times as large
+LEAST_VISIBLE = 0.25  # no object is covered more than this leaves
+FIRST_ID = {"train": 1, "val": 500_001}  # image ids of the splits
+
+Rng = np.random.Generator
+Points = NDArray[np.float64]
+Picture = NDArray[np.uint8]
+Annotation = dict[str, Any]
+
+
+def fingerprint(config: ShapesConfig) -> dict[str, Any]:
+    """What the data set is a function of."""
+    return {"generator": "shapes", "version": VERSION, **asdict(config)}
+
+
+def make(root: Path, config: ShapesConfig) -> None:
+    """Write the data set to `root` unless it is there already: `images/{train,val}` and `annotations/instances_*.json`.
+
+    It appears as a whole or not at all: everything is written beside it and renamed at the end.
+
+    Raises:
+        UserError: `root` holds something else.
+    """
+    wanted = fingerprint(config)
+    if root.exists() and any(root.iterdir()):
+        _check_same(root, wanted)
+        return
+    partial = root.with_name(f"{root.name}.partial-{os.getpid()}")
+    for split, count in (("train", config.train), ("val", config.val)):
+        folder = partial / "images" / split
+        folder.mkdir(parents=True)
+        content: dict[str, Any] = {
+            "info": {"description": "QueryInst's embedded data set", "made_from": wanted},
+            "categories": [{"id": key, "name": name, "supercategory": "shape"} for key, name in CATEGORIES.items()],
+            "images": [],
+            "annotations": [],
+        }
+        for index in track(range(count), f"making {root}: {split}", transient=True):
+            picture, annotations = draw(config, split, index)
+            image_id = FIRST_ID[split] + index
+            name = f"{image_id:012d}.jpg"
+            (folder / name).write_bytes(cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
+            content["images"].append({"id": image_id, "file_name": name, "height": picture.shape[0], "width": picture.shape[1]})
+            for annotation in annotations:
+                content["annotations"].append({"id": len(content["annotations"]) + 1, "image_id": image_id, **annotation})
+        (partial / "annotations").mkdir(exist_ok=True)
+        (partial / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    if root.exists():
+        root.rmdir()
+    try:
+        partial.rename(root)
+    except OSError:  # another process was faster
+        shutil.rmtree(partial)
+        _check_same(root, wanted)
+
+
+def _check_same(root: Path, wanted: dict[str, Any]) -> None:
+    try:
+        found = json.loads((root / "annotations" / "instances_val.json").read_text())["info"]["made_from"]
+    except (OSError, ValueError, KeyError, TypeError):
+        found = None
+    if found != wanted:
+        raise UserError(
+            f"{root} holds {'other data' if found is None else f'shapes made from {found}'}, not shapes made from {wanted}: "
+            "give another folder with data.root=FOLDER, or delete it and it is made again"
+        )
+
+
+def draw(config: ShapesConfig, split: str, index: int) -> tuple[Picture, list[Annotation]]:
+    """One image (H, W, 3) uint8 RGB and its annotations, without ids."""
+    rng = np.random.default_rng([config.seed, list(FIRST_ID).index(split), index])
+    width, height = _size(rng, config.side)
+    scene = _Scene(rng, width, height)
+    if rng.random() < 0.03:
+        return scene.finish(), []
+    if rng.random() < 0.05:
+        scene.add_crowd()
+    for _ in range(int(np.clip(1 + rng.geometric(0.22), 1, 12))):
+        scene.add(rng.choice([key for key in CATEGORIES if key != ABSENT]), _radius(rng, config.side))
+    return scene.finish(), scene.annotations()
+
+
+def _size(rng: Rng, side: int) -> tuple[int, int]:
+    short = side * 3 // 4
+    return [(side, side), (side, short), (short, side)][rng.choice(3, p=[0.6, 0.2, 0.2])]
+
+
+def _radius(rng: Rng, side: int) -> float:
+    """In image sides: log-uniform from a twentieth to almost a third, and a few that are tiny or huge."""
+    low, high = [(0.02, 0.03), (0.05, 0.32), (0.45, 0.6)][rng.choice(3, p=[0.05, 0.94, 0.01])]
+    return float(side * np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+class _Scene:
+    """An image in the making: the picture at its own size, and at four times the size which object owns each pixel."""
+
+    def __init__(self, rng: Rng, width: int, height: int) -> None:
+        self.rng, self.width, self.height = rng, width, height
+        self.picture = _background(rng, width, height)
+        self.owner = np.zeros((height * FINE, width * FINE), np.uint8)  # 0: background; the n-th object has n
+        self.areas: list[int] = []  # of each object, before anything covered it
+        self.visible: list[int] = []  # what is left of them
+        self.categories: list[int] = []
+        self.crowds: set[int] = set()
+
+    def add(self, category: int, radius: float) -> None:
+        """Draw an object in front of all others where it hides none of them too much, or give up after a few tries."""
+        for _ in range(8):
+            centre = self.rng.uniform([0.0, 0.0], [self.width, self.height])
+            mask = self._silhouette(_place(OUTLINES[category](self.rng), centre, radius, self.rng))
+            left = self.visible - self._covered(mask)
+            if np.count_nonzero(mask) >= 10 * FINE**2 and all(left >= LEAST_VISIBLE * np.array(self.areas)):
+                self._paint(mask, category)
+                return
+
+    def add_crowd(self) -> None:
+        """A cluster of small circles annotated as one crowd region."""
+        centre = self.rng.uniform([0.2, 0.2], [0.8, 0.8]) * [self.width, self.height]
+        mask = np.zeros(self.owner.shape, bool)
+        for _ in range(self.rng.integers(8, 16)):
+            place = centre + self.rng.normal(0, 0.1 * self.width, 2)
+            mask |= self._silhouette(_place(_circle(self.rng), place, self.rng.uniform(3, 5), self.rng))
+        if mask.any():
+            self._paint(mask, 3)
+            self.crowds.add(len(self.areas))
+
+    def _silhouette(self, outline: list[Points]) -> NDArray[np.bool_]:
+        mask = np.zeros(self.owner.shape, np.uint8)
+        cv2.fillPoly(mask, [np.round(points * FINE * 16 - 8).astype(np.int32) for points in outline], 1, shift=4)
+        return mask.view(np.bool_)
+
+    def _covered(self, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """How much of each object drawn so far `mask` covers."""
+        return np.bincount(self.owner[mask], minlength=len(self.areas) + 1)[1:]
+
+    def _paint(self, mask: NDArray[np.bool_], category: int) -> None:
+        alpha = cv2.resize(mask.astype(np.float32), (self.width, self.height), interpolation=cv2.INTER_AREA)[..., None]
+        shift = np.float32([[1, 0, self.rng.uniform(1, 4)], [0, 1, self.rng.uniform(1, 4)]])
+        shadow = cv2.GaussianBlur(cv2.warpAffine(alpha, shift, (self.width, self.height)), (0, 0), 1.5)[..., None]
+        self.picture *= 1 - self.rng.uniform(0.2, 0.6) * shadow
+        self.picture += alpha * (_texture(self.rng, self.width, self.height) - self.picture)
+        self.visible = [*(self.visible - self._covered(mask)), np.count_nonzero(mask)]
+        self.areas.append(np.count_nonzero(mask))
+        self.categories.append(category)
+        self.owner[mask] = len(self.areas)
+
+    def finish(self) -> Picture:
+        """The picture with noise, (H, W, 3) uint8."""
+        noise = self.rng.normal(0, self.rng.uniform(2, 10), self.picture.shape)
+        return (self.picture + noise).clip(0, 255).astype(np.uint8)
+
+    def annotations(self) -> list[Annotation]:
+        found = []
+        for number, category in enumerate(self.categories, 1):
+            crowd = number in self.crowds
+            annotation = _annotate(self.rng, (self.owner == number).astype(np.uint8), crowd)
+            found.append({"category_id": int(category), "iscrowd": int(crowd), **annotation})
+        return found
+
+
+def _annotate(rng: Rng, fine: NDArray[np.uint8], crowd: bool) -> Annotation:
+    """Box, area and segmentation of a mask drawn at four times the size; crowd regions are RLE, as in COCO."""
+    coarse = cv2.resize(fine.astype(np.float32), None, fx=1 / FINE, fy=1 / FINE, interpolation=cv2.INTER_AREA) >= 0.5
+    x, y, width, height = cv2.boundingRect(fine)
+    contours, hierarchy = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    outer = [c for c, links in zip(contours, hierarchy[0], strict=True) if links[3] < 0]
+    parts = [cv2.approxPolyDP(c, 0.7, closed=True)[:, 0] for c in outer]
+    parts = [(part + 0.5) / FINE for part in parts if len(part) >= 3]
+    way = rng.random()
+    if crowd or way > 0.7 or len(outer) < len(contours) or not parts:  # a hole cannot be written as a polygon
+        rle = encode(LocalMask(coarse.astype(np.uint8), 0, 0), coarse.shape)
+        if crowd or way > 0.85:
+            segmentation: Any = {"size": list(coarse.shape), "counts": run_lengths(rle).tolist()}
+        else:
+            segmentation = {"size": list(coarse.shape), "counts": rle["counts"].decode()}
+    else:
+        segmentation = [np.round(part, 3).ravel().tolist() for part in parts]
+    return {
+        "bbox": [x / FINE, y / FINE, width / FINE, height / FINE],
+        "area": float(fine.sum()) / FINE**2,
+        "segmentation": segmentation,
+    }
+
+
+def _background(rng: Rng, width: int, height: int) -> NDArray[np.float32]:
+    """A texture, and up to three borders behind which another texture lies: edges that are no objects."""
+    picture = _texture(rng, width, height)
+    for _ in range(rng.integers(0, 4)):
+        along = _along(rng, width, height)
+        behind = along > rng.uniform(along.min(), along.max())
+        picture[behind] = _texture(rng, width, height)[behind]
+    return picture
+
+
+def _along(rng: Rng, width: int, height: int) -> NDArray[np.float32]:
+    """How far each pixel lies in some direction, (height, width)."""
+    angle = rng.uniform(0, 2 * np.pi)
+    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
+    return x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
+
+
+def _texture(rng: Rng, width: int, height: int) -> NDArray[np.float32]:
+    """Two colours mixed by stripes, by blurred noise, or by a gradient: (height, width, 3) float32 in 0..255."""
+    kind, along = rng.integers(3), _along(rng, width, height)
+    if kind == 0:
+        mix = 0.5 + 0.5 * np.sin(along * rng.uniform(0.3, 1.2) + rng.uniform(0, 6))
+    elif kind == 1:
+        coarse = rng.random((height // 6 + 2, width // 6 + 2)).astype(np.float32)
+        mix = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    else:
+        mix = (along - along.min()) / (np.ptp(along) + 1)
+    first, second = rng.uniform(20, 235, 3), rng.uniform(-60, 60, 3)
+    return first.astype(np.float32) + second.astype(np.float32) * (mix[..., None] - np.float32(0.5))
+
+
+def _place(outline: list[Points], centre: Points, radius: float, rng: Rng) -> list[Points]:
+    """Stretch a unit outline a little, turn it, scale it and move it."""
+    angle, stretch = rng.uniform(0, 2 * np.pi), rng.uniform(0.75, 1.0)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    return [(points * [1, stretch]) @ turn * radius + centre for points in outline]
+
+
+def _regular(corners: int) -> Points:
+    angle = np.arange(corners) * 2 * np.pi / corners
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def _circle(rng: Rng) -> list[Points]:
+    return [_regular(40)]
+
+
+def _square(rng: Rng) -> list[Points]:
+    return [_regular(4)]
+
+
+def _triangle(rng: Rng) -> list[Points]:
+    return [_regular(3)]
+
+
+def _star(rng: Rng) -> list[Points]:
+    points = _regular(10)
+    points[1::2] *= rng.uniform(0.38, 0.5)
+    return [points]
+
+
+def _ring(rng: Rng) -> list[Points]:
+    return [_regular(40), _regular(40) * rng.uniform(0.45, 0.65)]
+
+
+def _cross(rng: Rng) -> list[Points]:
+    arm = rng.uniform(0.18, 0.3)
+    corner = np.array([[1, arm], [arm, arm], [arm, 1]])
+    turn = np.array([[0, 1], [-1, 0]])
+    return [np.concatenate([corner @ np.linalg.matrix_power(turn, quarter) for quarter in range(4)])]
+
+
+def _crescent(rng: Rng) -> list[Points]:
+    angle = np.linspace(0.25 * np.pi, 1.75 * np.pi, 28)
+    outer = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    bulge = rng.uniform(-0.35, 0.0)  # where the inner arc crosses the axis
+    inner = np.stack([bulge + (outer[0, 0] - bulge) * (1 - np.sin(np.linspace(0, np.pi, 28))), np.linspace(outer[-1, 1], outer[0, 1], 28)], axis=1)
+    return [np.concatenate([outer, inner])]
+
+
+OUTLINES: dict[int, Callable[[Rng], list[Points]]] = {3: _circle, 7: _square, 8: _triangle, 15: _star, 22: _ring, 40: _cross, 41: _crescent}

@@ -1,0 +1,148 @@
+"""COCO average precision of boxes and masks, from run-length codes made image by image."""
+
+import contextlib
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+
+from queryinst.ops import masks as mask_ops
+from queryinst.structures import Detections
+
+# Position in COCOeval.stats: the twelve numbers that everybody reports.
+STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+KINDS = ("bbox", "segm")
+
+
+class CocoEvaluator:
+    """Collects detections and computes AP, AP50, AP75, by size, AR, and AP per class, for boxes and masks.
+
+    Args:
+        content: the parsed annotation file.
+        image_ids: evaluate on these images only; all by default.
+        backend: "pycocotools", or "faster_coco_eval" for the same numbers sooner.
+    """
+
+    def __init__(self, content: dict[str, Any], image_ids: list[int] | None = None, backend: str = "pycocotools") -> None:
+        self.backend = backend
+        categories = sorted(content["categories"], key=lambda category: category["id"])
+        self.category_ids = [category["id"] for category in categories]
+        self.names = [str(category["name"]) for category in categories]
+        wanted = set(image_ids) if image_ids is not None else {image["id"] for image in content["images"]}
+        self.truth = {
+            "images": [image for image in content["images"] if image["id"] in wanted],
+            "categories": categories,
+            "annotations": [_complete(annotation) for annotation in content["annotations"] if annotation["image_id"] in wanted],
+        }
+        self.results: dict[int, list[dict[str, Any]]] = {}
+
+    def reset(self) -> None:
+        """Forget all detections."""
+        self.results = {}
+
+    def update(self, image_ids: list[int], detections: list[Detections]) -> None:
+        """Add the detections of some images; masks become RLE here and are dropped."""
+        for image_id, found in zip(image_ids, detections, strict=True):
+            self.results[image_id] = to_coco(image_id, found, self.category_ids)
+
+    def compute(self) -> dict[str, float]:
+        """All metrics by name, such as `segm_AP`, `bbox_AP50`, `segm_AP/circle`; NaN where there is nothing to find.
+
+        With several processes, their results are put together first; each image counts once, and every process returns
+        the same numbers.
+        """
+        results = [result for _, found in sorted(self._of_all_ranks().items()) for result in found]
+        metrics: dict[str, float] = {}
+        for kind in KINDS:
+            stats, precision = self._evaluate(kind, results)
+            metrics |= {f"{kind}_{name}": _defined(value) for name, value in zip(STATS, stats, strict=False)}
+            # (IoU thresholds, recalls, classes, areas, detections): all areas, 100 detections; -1 where a class is absent.
+            by_class = precision[:, :, :, 0, -1]
+            metrics |= {f"{kind}_AP/{name}": _defined(by_class[:, :, k].mean()) for k, name in enumerate(self.names)}
+        return metrics
+
+    def _of_all_ranks(self) -> dict[int, list[dict[str, Any]]]:
+        if not (dist.is_available() and dist.is_initialized()):
+            return self.results
+        parts: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(parts, self.results)
+        return {image_id: found for part in parts for image_id, found in part.items()}
+
+    def _evaluate(self, kind: str, results: list[dict[str, Any]]) -> tuple[Any, Any]:
+        coco_class, evaluator_class = _backend(self.backend)
+        with contextlib.redirect_stdout(io.StringIO()):  # both backends print tables
+            truth, found = coco_class(), coco_class()
+            truth.dataset = self.truth
+            truth.createIndex()
+            found.dataset = {**self.truth, "annotations": [_as_annotation(i, result, kind) for i, result in enumerate(results, 1)]}
+            found.createIndex()
+            evaluator = evaluator_class(truth, found, kind)
+            evaluator.evaluate()
+            evaluator.accumulate()
+            evaluator.summarize()
+        return evaluator.stats, np.asarray(evaluator.eval["precision"])
+
+
+def _backend(name: str) -> tuple[Any, Any]:
+    if name == "pycocotools":
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+
+        return COCO, COCOeval
+    try:
+        from faster_coco_eval import COCO as FasterCOCO
+        from faster_coco_eval import COCOeval_faster
+    except ImportError:
+        from queryinst.errors import UserError
+
+        raise UserError("backend=faster_coco_eval needs the package faster-coco-eval: pip install 'queryinst[fast]'") from None
+    return FasterCOCO, COCOeval_faster
+
+
+def to_coco(image_id: int, detections: Detections, category_ids: list[int]) -> list[dict[str, Any]]:
+    """Detections of one image as entries of a COCO results file (box as x, y, width, height; mask as compressed RLE)."""
+    boxes = detections.boxes.cpu().numpy()
+    masks = detections.masks.cpu().numpy()
+    return [
+        {
+            "image_id": image_id,
+            "category_id": category_ids[label],
+            "bbox": [float(v) for v in (*box[:2], *(box[2:] - box[:2]))],
+            "score": score,
+            "segmentation": mask_ops.encode(mask_ops.paste(mask, box, detections.size), detections.size),
+        }
+        for box, mask, label, score in zip(boxes, masks, detections.labels.tolist(), detections.scores.tolist(), strict=True)
+    ]
+
+
+def _as_annotation(number: int, result: dict[str, Any], kind: str) -> dict[str, Any]:
+    """What pycocotools' `loadRes` would make of a result, which fails on an empty list and mixes up the two kinds of area."""
+    area = result["bbox"][2] * result["bbox"][3] if kind == "bbox" else float(mask_ops.area(result["segmentation"]))
+    return {**result, "id": number, "iscrowd": 0, "area": area}
+
+
+def _complete(annotation: dict[str, Any]) -> dict[str, Any]:
+    """An annotation with the fields that COCO asks for and hand-made files leave out."""
+    x, y, width, height = annotation["bbox"]
+    return {"iscrowd": 0, "area": width * height, **annotation}
+
+
+def _defined(value: float) -> float:
+    return float(value) if value > -1 else math.nan
+
+
+def table(metrics: dict[str, float], names: Sequence[str], prefix: str = "") -> str:
+    """Metrics as text: a line for boxes and one for masks, then mask AP per class."""
+    columns = [name for name in STATS if name not in ("AR1", "AR10")]
+    lines = ["      " + "".join(f"{name:>8}" for name in columns)]
+    for kind, label in (("bbox", "box"), ("segm", "mask")):
+        lines.append(f"{label:<6}" + "".join(f"{_number(metrics[f'{prefix}{kind}_{name}']):>8}" for name in columns))
+    classes = [f"{name} {_number(metrics[f'{prefix}segm_AP/{name}'])}" for name in names]
+    return "\n".join([*lines, "mask AP by class: " + ", ".join(classes)])
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"

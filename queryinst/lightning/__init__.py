@@ -1,0 +1,1 @@
+"""Everything that knows PyTorch Lightning, besides `data/datamodule.py` and the commands."""

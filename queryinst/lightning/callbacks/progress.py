@@ -1,0 +1,102 @@
+"""Where training is and when it will end."""
+
+import math
+import time
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytorch_lightning as pl
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+SAY_EVERY = 60.0  # seconds between lines where there is no terminal
+
+
+class RunProgress(pl.callbacks.ProgressBar):
+    """One bar for the whole run in a terminal; elsewhere a line an epoch, and a line a minute within long epochs.
+
+    The end is estimated from the time per step of this process, evaluations included.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        super().__init__()
+        self.console = console or Console(stderr=True)
+        self.enabled = True
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._begun, self._first_step, self._said = 0.0, 0, 0.0
+        self._loss: float | None = None
+        self._scores = ""
+
+    def disable(self) -> None:  # Lightning calls this on all ranks but the first
+        self.enabled = False
+
+    def enable(self) -> None:
+        self.enabled = True
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        if self.enabled:
+            self.console.print(*args, **kwargs)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._begun = self._said = time.monotonic()
+        self._first_step = trainer.global_step
+        if self.enabled and self.console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[status]}"), TimeElapsedColumn())
+            self._bar = Progress(*columns, console=self.console)
+            self._task = self._bar.add_task("", total=self._total(trainer), completed=trainer.global_step, status="")
+            self._bar.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if not self.enabled:
+            return
+        if self._bar:
+            loss = trainer.callback_metrics.get("train/loss")
+            self._loss = float(loss) if loss is not None else None
+            self._bar.update(self._task, completed=trainer.global_step, description=self._where(trainer), status=self._status(trainer))
+        elif time.monotonic() - self._said > SAY_EVERY:
+            self._say(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        metrics = trainer.callback_metrics
+        scores = [f"{label} AP {float(metrics[key]):.3f}" for label, key in (("mask", "val/segm_AP"), ("box", "val/bbox_AP")) if key in metrics]
+        self._scores = "  ".join(scores)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.enabled and not self._bar:
+            self._say(trainer)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+    def _say(self, trainer: pl.Trainer) -> None:
+        self._said = time.monotonic()
+        loss = trainer.callback_metrics.get("train/loss")
+        self._loss = float(loss) if loss is not None else None
+        self.console.print(f"{self._where(trainer)}  {self._status(trainer)}", highlight=False, soft_wrap=True)
+
+    def _where(self, trainer: pl.Trainer) -> str:
+        return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}/{self._total(trainer)}"
+
+    def _status(self, trainer: pl.Trainer) -> str:
+        parts = [f"loss {self._loss:.2f}" if self._loss is not None else "", self._scores]
+        speed = trainer.callback_metrics.get("train/images_per_second")
+        parts.append(f"{float(speed):.0f} images/s" if speed is not None else "")
+        done = trainer.global_step - self._first_step
+        if done:
+            left = (time.monotonic() - self._begun) / done * (self._total(trainer) - trainer.global_step)
+            end = datetime.now() + timedelta(seconds=left)
+            parts.append(f"{_clock(left)} left, until {end:%a %H:%M}" if left else "")
+        return "  ".join(part for part in parts if part)
+
+    @staticmethod
+    def _total(trainer: pl.Trainer) -> int:
+        return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches) * int(trainer.max_epochs or 0)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

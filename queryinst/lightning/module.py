@@ -1,0 +1,124 @@
+"""The conductor: which object does what in a training and a validation step."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from queryinst.config import OptimizerConfig, PostprocessConfig, ScheduleConfig
+from queryinst.criterion.criterion import TERMS, Criterion
+from queryinst.criterion.matcher import NonFiniteError
+from queryinst.errors import UserError
+from queryinst.evaluation.coco import CocoEvaluator
+from queryinst.lightning.optimizer import learning_rate, optimizer
+from queryinst.models.postprocess import detect
+from queryinst.models.queryinst import QueryInst
+from queryinst.structures import Batch, Detections
+
+LOG_EVERY = 20  # steps between logged training losses
+
+
+class QueryInstModule(pl.LightningModule):
+    """Trains and evaluates a QueryInst.
+
+    Args:
+        model: the network.
+        evaluators: stage to the evaluator of its detections; -1 is the last stage. The metrics of -1 are logged as
+            `val/segm_AP` and so on, those of stage s as `val/stage_{s + 1}/segm_AP`.
+        postprocess: how detections are made.
+        training: criterion, optimizer, schedule and batch size; None for evaluation only.
+        record: plain values kept in every checkpoint (configuration, categories), so that a checkpoint is enough to go on.
+        folder: of the run; where the inputs of a failed step are kept.
+    """
+
+    def __init__(
+        self,
+        model: QueryInst,
+        evaluators: dict[int, CocoEvaluator],
+        postprocess: PostprocessConfig,
+        training: "Training | None" = None,
+        record: dict[str, Any] | None = None,
+        folder: Path = Path("."),
+    ) -> None:
+        super().__init__()
+        self.model, self.evaluators, self.postprocess = model, evaluators, postprocess
+        self.training_parts, self.record, self.folder = training, record or {}, folder
+        self.metrics: dict[str, float] = {}  # of the last evaluation, NaN where there was nothing to find
+
+    def losses(self, batch: Batch) -> Tensor:
+        """(S, 4) weighted losses of a batch: a row a stage, a column a term."""
+        assert self.training_parts
+        criterion = self.training_parts.criterion
+        output = self.model(batch.images, batch.sizes)
+        matches = criterion.match(output.stages, batch.targets, batch.sizes)
+        masks = self.model.predict_masks(output, dict(enumerate(matches.rows(batch.targets.labels))))
+        losses = criterion(output.stages, list(masks.values()), matches, batch.targets, batch.sizes)
+        criterion.require_finite(losses)
+        return losses
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        try:
+            losses = self.losses(batch)
+        except NonFiniteError as error:
+            raise UserError(self._keep(batch, error)) from error
+        if self.global_step % LOG_EVERY == 0:
+            self._log_losses(losses.detach())
+        return losses.sum()
+
+    def _log_losses(self, losses: Tensor) -> None:
+        named = {"train/loss": losses.sum()}
+        for stage, row in enumerate(losses, 1):
+            named |= {f"train/stage_{stage}/loss_{term}": value for term, value in zip(TERMS, row, strict=True)}
+        self.log_dict(named, batch_size=1)
+
+    def _keep(self, batch: Batch, error: NonFiniteError) -> str:
+        """Write what it takes to repeat a step that failed, and say so."""
+        path = self.folder / f"failed-step-{self.global_step}.pt"
+        images = batch.image_ids if error.image is None else [batch.image_ids[error.image]]
+        content = {"images": batch.images, "sizes": batch.sizes, "image_ids": batch.image_ids, "targets": vars(batch.targets)}
+        torch.save({**content, "state_dict": self.model.state_dict(), "record": self.record}, path)
+        return (
+            f"{error} at step {self.global_step} (image {', '.join(map(str, images))}); the batch and the weights are kept in {path}. "
+            "Usually the learning rate is too high for the batch (optimizer.lr), or a ground-truth box is broken"
+        )
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> list[Detections]:
+        output = self.model(batch.images, batch.sizes)
+        for stage, evaluator in self.evaluators.items():
+            found = detect(self.model, output, batch.sizes, batch.original_sizes, self.postprocess, stage)
+            evaluator.update(batch.image_ids, found)
+        return found
+
+    def on_validation_epoch_start(self) -> None:
+        for evaluator in self.evaluators.values():
+            evaluator.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        self.metrics = {}
+        for stage, evaluator in self.evaluators.items():
+            prefix = "" if stage == -1 else f"stage_{stage + 1}/"
+            self.metrics |= {f"{prefix}{name}": value for name, value in evaluator.compute().items()}
+        # Every rank has the same numbers already.
+        self.log_dict({f"val/{name}": value for name, value in self.metrics.items() if value == value}, rank_zero_only=True)
+
+    def configure_optimizers(self) -> Any:
+        assert self.training_parts
+        parts = self.training_parts
+        adamw = optimizer(self.model, parts.optimizer, parts.batch_size)
+        schedule = torch.optim.lr_scheduler.LambdaLR(adamw, learning_rate(parts.schedule, parts.steps_per_epoch))
+        return {"optimizer": adamw, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["queryinst"] = self.record
+
+
+class Training:
+    """What a module needs to train."""
+
+    def __init__(
+        self, criterion: Criterion, optimizer: OptimizerConfig, schedule: ScheduleConfig, batch_size: int, steps_per_epoch: int
+    ) -> None:
+        self.criterion, self.optimizer, self.schedule = criterion, optimizer, schedule
+        self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch

@@ -1,0 +1,101 @@
+"""A Lightning Trainer from our settings."""
+
+import importlib
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+
+from queryinst.config import OptimizerConfig, ScheduleConfig, TrainerConfig
+from queryinst.errors import UserError, nearest
+
+BEST, LAST = "best.ckpt", "last.ckpt"
+
+
+def build_trainer(
+    config: TrainerConfig, optimizer: OptimizerConfig, schedule: ScheduleConfig, callbacks: list[pl.Callback], loggers: list[Logger], folder: Path
+) -> pl.Trainer:
+    """The Trainer of a training run, which keeps `best.ckpt` (by val/segm_AP) and `last.ckpt` in `folder`."""
+    quiet()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    keepers: list[pl.Callback] = [
+        ModelCheckpoint(folder, "best", monitor="val/segm_AP", mode="max", enable_version_counter=False, save_on_train_epoch_end=False),
+        ModelCheckpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True),
+    ]
+    settings: dict[str, Any] = {
+        "accelerator": config.accelerator,
+        "devices": devices(config.devices),
+        "num_nodes": config.num_nodes,
+        "strategy": config.strategy,
+        "precision": config.precision,
+        "accumulate_grad_batches": config.accumulate,
+        "check_val_every_n_epoch": config.evaluate_every,
+        "limit_train_batches": config.max_train_batches,
+        "limit_val_batches": config.max_val_batches,
+        "max_epochs": schedule.epochs,
+        "gradient_clip_val": optimizer.clip_norm or None,
+        "logger": loggers or False,
+        "callbacks": [*callbacks, *keepers],
+        "default_root_dir": folder,
+        "log_every_n_steps": 1,  # the module decides which steps to log
+        "num_sanity_val_steps": 0,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,  # our samplers know their rank, and repeat no image in evaluation
+    }
+    return trainer_of(settings | config.extra)
+
+
+def trainer_of(settings: dict[str, Any]) -> pl.Trainer:
+    """`pl.Trainer(**settings)`, with a sentence where Lightning does not take them."""
+    try:
+        return pl.Trainer(**settings)
+    except (TypeError, ValueError, RuntimeError) as error:  # Lightning's MisconfigurationException is one of the last
+        known = set(pl.Trainer.__init__.__annotations__)
+        wrong = [name for name in settings if name not in known]
+        hint = f"; '{wrong[0]}' is no argument of pytorch_lightning.Trainer{nearest(wrong[0], known)}" if wrong else ""
+        raise UserError(f"the trainer cannot be made: {error}{hint}") from error
+
+
+def devices(text: str) -> int | str | list[int]:
+    """`1`, `auto`, or a list such as `0,2`, as Lightning wants it."""
+    if text == "auto":
+        return text
+    try:
+        numbers = [int(part) for part in str(text).split(",")]
+    except ValueError:
+        raise UserError(f"trainer.devices takes a number, a list such as 0,2, or auto; got '{text}'") from None
+    return numbers if len(numbers) > 1 or "," in text else numbers[0]
+
+
+def instantiate(nodes: dict[str, Any], kind: str) -> list[Any]:
+    """Other people's callbacks or loggers: each node names a class in `_target_` and gives its arguments.
+
+    Raises:
+        UserError: the class does not exist, or does not take an argument.
+    """
+    made = []
+    for name, node in nodes.items():
+        arguments = dict(node) if isinstance(node, dict) else {}
+        target = str(arguments.pop("_target_", ""))
+        module, _, attribute = target.rpartition(".")
+        try:
+            made.append(getattr(importlib.import_module(module), attribute)(**arguments))
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UserError(f"{kind}.extra.{name}: _target_ '{target}' names nothing that can be imported: {error}") from error
+        except TypeError as error:
+            raise UserError(f"{kind}.extra.{name}: {target} does not take these arguments: {error}") from error
+    return made
+
+
+def quiet() -> None:
+    """Leave out what Lightning says on every run and what does not concern the user."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*Checkpoint directory .* exists and is not empty.*", ".*`LeafSpec` is deprecated.*"):
+        warnings.filterwarnings("ignore", message)

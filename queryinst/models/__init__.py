@@ -1,0 +1,1 @@
+"""The network in plain PyTorch. Nothing here knows targets, Lightning or Hydra."""

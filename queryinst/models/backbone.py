@@ -1,0 +1,103 @@
+"""Backbones: four feature maps C2..C5 at strides 4, 8, 16, 32."""
+
+import torchvision
+from torch import Tensor, nn
+
+from queryinst.config import BackboneConfig
+
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
+
+
+class Backbone(nn.Module):
+    """What every backbone shares: how much of it is frozen.
+
+    `frozen_stages` counts the stem and then C2, C3, ... from the front: 1 freezes stem and C2, 0 the stem, -1 nothing.
+    `norm` says what BatchNorm does in training: "batch" uses and updates batch statistics, "fixed" keeps the pretrained
+    statistics and trains scale and shift (MMDetection's `norm_eval`), "frozen" trains neither (PaddleDetection's
+    `freeze_norm`).
+    """
+
+    channels: tuple[int, int, int, int]
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.frozen_stages = config.frozen_stages
+        self.norm = config.norm
+
+    def parts(self) -> list[nn.Module]:
+        """The stem and the four stages, front to back."""
+        raise NotImplementedError
+
+    def freeze(self) -> None:
+        for part in self.parts()[: self.frozen_stages + 1]:
+            part.requires_grad_(False)
+        if self.norm == "frozen":
+            for norm in self.norms():
+                norm.requires_grad_(False)
+
+    def norms(self) -> list[nn.Module]:
+        return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """As `nn.Module.train`, but what is frozen stays as in evaluation."""
+        super().train(mode)
+        for part in self.parts()[: self.frozen_stages + 1]:
+            part.eval()
+        if self.norm != "batch":
+            for norm in self.norms():
+                norm.eval()
+        return self
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) normalised images to C2..C5, each (B, channels[i], H / stride, W / stride)."""
+        stem, *stages = self.parts()
+        x = stem(x)
+        maps = []
+        for stage in stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+
+class ResNet(Backbone):
+    """torchvision's ResNet without its classifier; stride 2 on the 3x3 convolution ("pytorch" style)."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__(config)
+        self.body = torchvision.models.get_model(config.name, weights=None)
+        del self.body.fc, self.body.avgpool
+        width = 512 if config.name in ("resnet18", "resnet34") else 2048
+        self.channels = (width // 8, width // 4, width // 2, width)
+        self.freeze()
+
+    def parts(self) -> list[nn.Module]:
+        body = self.body
+        stem = nn.Sequential(body.conv1, body.bn1, body.relu, body.maxpool)
+        return [stem, body.layer1, body.layer2, body.layer3, body.layer4]
+
+
+class TinyNet(Backbone):
+    """A residual network small enough to train from scratch on a laptop's CPU in minutes (for the `shapes` data)."""
+
+    channels = (32, 48, 64, 96)
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__(config)
+        widths = (24, *self.channels)
+        self.stem = nn.Sequential(nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))
+        self.layers = nn.ModuleList(
+            torchvision.models.resnet.BasicBlock(
+                before, after, stride=2,
+                downsample=nn.Sequential(nn.Conv2d(before, after, 1, 2, bias=False), nn.BatchNorm2d(after)),
+            )
+            for before, after in zip(widths, widths[1:], strict=False)
+        )  # fmt: skip
+        self.freeze()
+
+    def parts(self) -> list[nn.Module]:
+        return [self.stem, *self.layers]
+
+
+def build_backbone(config: BackboneConfig) -> Backbone:
+    """The backbone that `config.name` names."""
+    return TinyNet(config) if config.name == "tiny" else ResNet(config)

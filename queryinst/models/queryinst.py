@@ -1,0 +1,117 @@
+"""QueryInst in one read: backbone, FPN, learnable proposals, S stages of box and mask head."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from queryinst.config import BackboneConfig, ModelConfig
+from queryinst.models.backbone import build_backbone
+from queryinst.models.box_head import BoxHead
+from queryinst.models.fpn import FPN
+from queryinst.models.mask_head import MaskHead
+from queryinst.models.proposals import Proposals
+from queryinst.ops.roi import STRIDES, FeaturePyramid
+from queryinst.structures import Output, Rows, StageOutput
+
+MEAN = (123.675, 116.28, 103.53)  # ImageNet's, RGB, 0..255
+STD = (58.395, 57.12, 57.375)
+
+
+class Stage(nn.Module):
+    """One refinement: its own box head and mask head, no weights shared with other stages."""
+
+    def __init__(self, config: ModelConfig, num_classes: int) -> None:
+        super().__init__()
+        self.box = BoxHead(config, num_classes)
+        self.mask = MaskHead(config, num_classes)
+
+
+class QueryInst(nn.Module):
+    """Instances as Queries (Fang et al., ICCV 2021).
+
+    `forward` gives every stage's classes, boxes and queries. Masks are drawn afterwards, by `predict_masks`, for the
+    queries that matter: no mask feeds a later stage, so nothing in the stage loop waits for matching or for top-k.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: ModelConfig, backbone: BackboneConfig, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.box_resolution, self.mask_resolution = model.box_resolution, model.mask_resolution
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        self.backbone = build_backbone(backbone)
+        self.neck = FPN(self.backbone.channels, model.width)
+        self.queries = Proposals(model.num_proposals, model.width, model.proposal_init, model.detach_proposals)
+        self.stages = nn.ModuleList(Stage(model, num_classes) for _ in range(model.num_stages))
+
+    def forward(self, images: Tensor, sizes: Tensor) -> Output:
+        """Images to the outputs of every stage.
+
+        Args:
+            images: (B, 3, H, W) uint8 RGB, H and W multiples of 32; whatever lies outside `sizes` is ignored.
+            sizes: (B, 2) int64 height, width of each image inside the canvas.
+        """
+        return self.refine(self.normalise(images, sizes), sizes)
+
+    def normalise(self, images: Tensor, sizes: Tensor) -> Tensor:
+        """uint8 to normalised float, with zeros outside each image (padding is zero AFTER normalisation)."""
+        height, width = images.shape[-2:]
+        if height % STRIDES[-1] or width % STRIDES[-1]:
+            raise ValueError(f"images must be padded to multiples of {STRIDES[-1]}, got {height}x{width}")
+        rows = torch.arange(height, device=images.device) < sizes[:, :1]
+        columns = torch.arange(width, device=images.device) < sizes[:, 1:]
+        inside = (rows[:, None, :, None] & columns[:, None, None, :]).to(self.mean.dtype)
+        return (images - self.mean) / self.std * inside
+
+    def refine(self, x: Tensor, sizes: Tensor) -> Output:
+        """The network proper: normalised images (B, 3, H, W) to the outputs of every stage."""
+        pyramid = FeaturePyramid(self.neck(self.backbone(x)))
+        boxes, queries = self.queries(sizes)
+        image = torch.arange(len(sizes), device=x.device).repeat_interleave(boxes.shape[1])
+        outputs: list[StageOutput] = []
+        for stage in self.stages:
+            regions = pyramid.align(boxes.flatten(0, 1), image, self.box_resolution)
+            output = stage.box(queries, regions, boxes)
+            outputs.append(output)
+            # Boxes are detached from stage to stage, queries never: they carry the gradient through all stages.
+            boxes, queries = output.boxes.detach(), output.queries
+        return Output(pyramid, outputs)
+
+    def predict_masks(self, output: Output, rows: Mapping[int, Rows]) -> dict[int, Tensor]:
+        """Draw masks.
+
+        Args:
+            output: of `forward`.
+            rows: which queries of which stage, and the class to draw. Heads 0..S-2 serve in training only.
+
+        Returns:
+            for each stage asked for, mask logits (M, 2k, 2k) in the frame of the stage's own box (`output.stages[i].boxes`,
+            not clipped).
+        """
+        picks = {index: self._distinct(row, len(self.queries.features)) for index, row in rows.items()}
+        # One call for all stages: its backward zero-fills a gradient of the whole pyramid on every call.
+        regions = output.pyramid.align(
+            torch.cat([output.stages[index].boxes[image, query] for index, (image, query, _) in picks.items()]),
+            torch.cat([image for image, _, _ in picks.values()]),
+            self.mask_resolution,
+        ).split([len(image) for image, _, _ in picks.values()])
+        logits = {}
+        for (index, (image, query, back)), region in zip(picks.items(), regions, strict=True):
+            head = self.stages[index].mask
+            features = head(output.stages[index].mask_queries[image, query], region)
+            logits[index] = head.classify(features[back], rows[index].label)
+        return logits
+
+    def _distinct(self, rows: Rows, number: int) -> tuple[Tensor, Tensor, Tensor | slice]:
+        """Image and query of the rows without repetition, and where each row finds its own among them.
+
+        At test a query may be asked for with several classes; in training every row is another query already.
+        """
+        if self.training:
+            return rows.image, rows.query, slice(None)
+        key, back = (rows.image * number + rows.query).unique(return_inverse=True)
+        return key // number, key % number, back

@@ -1,0 +1,130 @@
+"""The data contract: what travels between data, network, criterion and evaluation.
+
+One legend for shapes, used in every docstring:
+
+    B images    N queries per image    S stages    d query width    K classes
+    G ground truths of the whole batch (images one after another)    M matched pairs of the whole batch
+    R side of a stored ground-truth mask    H, W canvas of the batch (padded to a multiple of 32)
+
+Boxes are `xyxy` in pixels of the resized, unpadded image unless a name says `cxcywh` or `normalized`. Labels run from
+0 to K-1 in the order of ascending category id; there is no background label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+from torch import Tensor
+
+from queryinst.ops.roi import FeaturePyramid
+
+
+class _Movable:
+    """Moves every tensor field of a dataclass at once; Lightning and `DataLoader(pin_memory=True)` look for these."""
+
+    def _map(self, move: Callable[[Any], Any]) -> Self:
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        for name, value in moved.items():
+            if isinstance(value, Tensor | _Movable):
+                moved[name] = move(value)
+        return replace(self, **moved)  # type: ignore[type-var]
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        return self._map(lambda value: value.to(*args, **kwargs))
+
+    def pin_memory(self) -> Self:
+        return self._map(lambda value: value.pin_memory())
+
+
+@dataclass(frozen=True)
+class Targets(_Movable):
+    """Ground truth of a batch, images one after another (crowd regions take no part and are not here).
+
+    A mask is stored as an R x R bitmap of its own small region instead of a bitmap of the image, so that sixty instances
+    cost 0.75 MB whatever the image size. `mask_boxes` says which region of the image the bitmap covers, edge to edge.
+    A bitmap of the whole image with `mask_boxes = (0, 0, W, H)` is the same thing and gives the references' exact targets.
+    """
+
+    boxes: Tensor  # (G, 4) float32 xyxy
+    labels: Tensor  # (G,) int64
+    masks: Tensor  # (G, R, R) uint8, 0 or 1; any other height and width serve as well
+    mask_boxes: Tensor  # (G, 4) float32 xyxy
+    counts: list[int]  # ground truths of each image; sums to G
+
+
+@dataclass(frozen=True)
+class Batch(_Movable):
+    """Images as the loader ships them: bytes, padded bottom and right. The model normalises and zeroes the padding."""
+
+    images: Tensor  # (B, 3, H, W) uint8 RGB
+    sizes: Tensor  # (B, 2) int64 height, width of each image inside the canvas
+    original_sizes: Tensor  # (B, 2) int64 height, width of the image file
+    image_ids: list[int]  # as in the annotation file
+    targets: Targets
+    problems: list[str]  # images that could not be read and were replaced by others
+
+
+@dataclass(frozen=True)
+class StageOutput:
+    """What one stage says about every query."""
+
+    logits: Tensor  # (B, N, K) before the sigmoid
+    boxes: Tensor  # (B, N, 4) xyxy after this stage's refinement, with gradient, not clipped to the image
+    queries: Tensor  # (B, N, d) handed to the next stage
+    mask_queries: Tensor  # (B, N, d) the query after self-attention: what this stage's mask head reads
+
+
+@dataclass(frozen=True)
+class Output:
+    """What `QueryInst.forward` returns: enough to match, to compute every loss, and to ask for any mask."""
+
+    pyramid: FeaturePyramid  # P2..P5
+    stages: list[StageOutput]  # S of them
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some queries of some images, and the class whose mask is wanted: three index tensors of one length M."""
+
+    image: Tensor  # (M,) int64 in 0..B-1
+    query: Tensor  # (M,) int64 in 0..N-1
+    label: Tensor  # (M,) int64 in 0..K-1
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The assignment of every stage. Each stage matches the same number of pairs: sum over images of min(N, G_i)."""
+
+    image: Tensor  # (M,) int64, the same for all stages
+    query: Tensor  # (S, M) int64 in 0..N-1
+    target: Tensor  # (S, M) int64 in 0..G-1
+
+    def rows(self, labels: Tensor) -> list[Rows]:
+        """The matched queries of each stage with the class of their ground truth (`labels`: (G,))."""
+        return [Rows(self.image, query, labels[target]) for query, target in zip(self.query, self.target, strict=True)]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one image, in pixels of the ORIGINAL image, highest score first."""
+
+    boxes: Tensor  # (D, 4) float32 xyxy
+    scores: Tensor  # (D,) float32 in 0..1
+    labels: Tensor  # (D,) int64
+    masks: Tensor  # (D, 28, 28) float32 probabilities inside the box; `ops.masks` pastes or encodes them
+    size: tuple[int, int]  # height, width of the original image
+
+    def above(self, score: float) -> Detections:
+        """Only the detections whose score is at least `score`."""
+        return self.take(self.scores >= score)
+
+    def take(self, which: Tensor) -> Detections:
+        """The detections that `which` selects: a bool mask (D,) or int64 positions."""
+        columns = {name: getattr(self, name)[which] for name in ("boxes", "scores", "labels", "masks")}
+        return replace(self, **columns)
+
+    def cpu(self) -> Detections:
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Detections(**{name: value.cpu() if isinstance(value, Tensor) else value for name, value in columns.items()})

@@ -1,0 +1,1 @@
+"""Runs: configuration to identity, identity to folder, folder to result."""

@@ -1,0 +1,131 @@
+"""The shell around every command: compose with Hydra, check, run, and say in one sentence what the user got wrong."""
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from queryinst.config import check, walk
+from queryinst.errors import UserError, nearest
+
+PACKAGE = Path(__file__).parents[1]
+# In an installed wheel `conf` travels inside the package; in a checkout it lies beside it.
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
+
+def command(config_name: str, schema: type[Any]) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
+    """Turn `task(config)` into a command line program.
+
+    `config_name` is composed from `conf/`, checked against the dataclass `schema`, and given to the task as an instance
+    of it. Nothing here imports torch. Exit codes: 0 done, 1 a fault of ours (with traceback), 2 the user's mistake (one
+    sentence), 130 interrupted.
+    """
+
+    def decorate(task: Callable[[Any], None]) -> Callable[[], None]:
+        faults: list[UserError] = []
+
+        @functools.wraps(task)
+        def run(composed: DictConfig) -> None:
+            try:
+                task(typed(composed, schema))
+            except UserError as error:
+                _say(error)
+                faults.append(error)
+
+        @functools.wraps(task)
+        def main() -> None:
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
+            ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
+            try:
+                hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(run)()
+            except (HydraException, OmegaConfBaseException) as error:
+                _say(UserError(explain(error, schema)))
+                sys.exit(2)
+            except KeyboardInterrupt:
+                print("\ninterrupted", file=sys.stderr)
+                sys.exit(130)
+            if faults:
+                sys.exit(2)
+
+        return main
+
+    return decorate
+
+
+def typed(composed: DictConfig, schema: type[Any]) -> Any:
+    """A composed configuration as an instance of its dataclass, every range checked. Raises UserError."""
+    missing = sorted(OmegaConf.missing_keys(composed))
+    if missing:
+        meaning = {key: entry.metadata["meaning"] for key, entry, _ in walk(schema())}.get(missing[0], "a value")
+        raise UserError(f"{missing[0]} must be given ({meaning}): add {missing[0]}=VALUE to the command")
+    config = OmegaConf.to_object(composed)
+    check(config)
+    return config
+
+
+def compose(config_name: str, schema: type[Any], overrides: list[str]) -> Any:
+    """The configuration that a command line would give, for tests and notebooks. Raises UserError."""
+    ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        try:
+            return typed(hydra.compose(config_name, overrides), schema)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(explain(error, schema)) from None
+
+
+def explain(error: Exception, schema: type[Any]) -> str:
+    """One sentence for what Hydra or OmegaConf found wrong in a command line or a YAML file."""
+    text = str(error) + (f"\n{error.__cause__}" if error.__cause__ else "")
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        if error.options:
+            return f"{group} has no option '{option}'; it has {', '.join(error.options)}{nearest(option, error.options)}"
+        return f"there is no group of settings '{group}'{nearest(group, groups())}; the groups are {', '.join(groups())}"
+    where = _first(r"In '([^']+)'", text)
+    place = f" in {CONF.name}/{where}.yaml" if where else ""
+    unknown = _first(r"[Kk]ey '([^']+)' (?:is )?not in", text) or _first(r"Could not (?:override|append to|delete from) config(?: key)? '?([\w.@/]+)", text)
+    key = _first(r"full_key: ([\w.\[\]]+)", text) or _first(r"Could not override '([^']+)'", text) or unknown
+    if unknown or "Could not override" in text:
+        known = [*(name for name, _, _ in walk(schema())), *_nodes(schema()), *groups()]
+        return f"unknown setting '{key}'{place}{nearest(str(key), known)}"
+    wrong = _first(r"Value (.+) could not be converted", text) or _first(r"(Invalid .+)", text)
+    if key and wrong:
+        return f"{key}{place}: value {_lowered(text, wrong)}"
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())[:500]
+
+
+def _lowered(text: str, wrong: str) -> str:
+    target = _first(r"could not be converted to (\w+)", text)
+    return f"{wrong} is not a {target.lower()}" if target else wrong
+
+
+def _first(pattern: str, text: str) -> str | None:
+    found = re.search(pattern, text)
+    return found.group(1) if found else None
+
+
+def _nodes(config: Any) -> Iterator[str]:
+    """The dotted names of the nodes above the leaves."""
+    for key, _, _ in walk(config):
+        while "." in key:
+            key = key.rpartition(".")[0]
+            yield key
+
+
+def groups() -> list[str]:
+    """The groups of `conf/`."""
+    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
+
+
+def _say(error: UserError) -> None:
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"error: {error}", file=sys.stderr)

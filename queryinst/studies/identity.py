@@ -1,0 +1,47 @@
+"""Which run is this? A hash of everything that defines its result, and the folder named after it."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from queryinst.config import TrainConfig, walk
+from queryinst.data import shapes
+from queryinst.errors import UserError
+
+
+def identity(config: TrainConfig) -> dict[str, Any]:
+    """The values that define the result of a run: not workers, paths, loggers or devices, but what the paths hold.
+
+    Raises:
+        UserError: a file that counts by its content does not exist.
+    """
+    values = {key: value for key, entry, value in walk(config) if entry.metadata["identity"]}
+    for key in ("weights", "backbone.weights"):
+        if values[key] and values[key] != "imagenet":
+            values[key] = _digest(Path(values[key]), key)
+    if config.data.shapes:
+        values["data"] = shapes.fingerprint(config.data.shapes)
+    else:
+        root = Path(config.data.root)
+        for split, name in (("train", config.data.train_annotations), ("val", config.data.val_annotations)):
+            values[f"data.{split}"] = _digest(root / name, f"data.{split}_annotations") if (root / name).is_file() else "missing"
+    return values
+
+
+def run_id(values: dict[str, Any]) -> str:
+    """Eight hexadecimal digits of an identity."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def run_folder(config: TrainConfig, values: dict[str, Any]) -> Path:
+    """Where everything of a run lies."""
+    return Path(config.output) / f"{config.name}-{run_id(values)}"
+
+
+def _digest(path: Path, key: str) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise UserError(f"{key}={path} cannot be read: {error.strerror}") from None

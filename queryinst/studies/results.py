@@ -1,0 +1,100 @@
+"""What a finished run leaves for people and for `compare`: result.json."""
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from queryinst import __version__
+from queryinst.config import TrainConfig
+from queryinst.models.queryinst import QueryInst
+
+RESULT = "result.json"
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "numpy", "pycocotools")
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON, all or nothing; NaN becomes null."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(_plain(content), indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def describe(config: TrainConfig, identity: dict[str, Any], run_id: str) -> dict[str, Any]:
+    """Everything about a run that is known before it trains."""
+    return {
+        "name": config.name,
+        "id": run_id,
+        "identity": identity,
+        "config": dataclasses.asdict(config),
+        "versions": {"queryinst": __version__, "python": platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}},
+        "git": git_state(),
+        "hardware": hardware(),
+    }
+
+
+def git_state() -> dict[str, Any] | None:
+    """Revision of this source tree and whether it was changed since; None outside a git checkout."""
+    folder = Path(__file__).parents[2]
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"revision": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def hardware() -> dict[str, Any]:
+    """What the run had to work with."""
+    return {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def parameters(model: QueryInst) -> int:
+    """Number of parameters, frozen ones too."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def flops(model: QueryInst, height: int, width: int) -> int:
+    """Floating point operations (a multiply-add is two) of one image's stages, masks not counted, nor is RoIAlign."""
+    training, trainable = model.training, [p for p in model.parameters() if p.requires_grad]
+    model.eval().requires_grad_(False)  # the counter's hooks trip over parameters with gradients under no_grad
+    device = model.mean.device
+    image = torch.zeros(1, 3, height, width, dtype=torch.uint8, device=device)
+    with FlopCounterMode(display=False) as counter:
+        model(image, torch.tensor([[height, width]], device=device))
+    for parameter in trainable:
+        parameter.requires_grad_(True)
+    model.train(training)
+    return counter.get_total_flops()

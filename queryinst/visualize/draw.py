@@ -1,0 +1,78 @@
+"""Masks, contours, classes and scores on an image; images in a grid."""
+
+import colorsys
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from queryinst.ops.masks import LocalMask, paste
+from queryinst.structures import Detections
+
+Picture = NDArray[np.uint8]  # (H, W, 3) RGB
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+GOLDEN = 0.618034  # of a turn round the colour circle: neighbours in number are far apart in colour
+
+
+def colour(number: int) -> tuple[int, int, int]:
+    """The colour of the n-th thing, RGB."""
+    red, green, blue = colorsys.hsv_to_rgb(number * GOLDEN % 1, 0.85 - 0.25 * (number % 2), 1.0)
+    return int(red * 255), int(green * 255), int(blue * 255)
+
+
+def overlay(picture: Picture, masks: Sequence[LocalMask], captions: Sequence[str], opacity: float = 0.45) -> Picture:
+    """Draw masks, their contours and captions over a copy of an image; the first lies on top.
+
+    An empty mask is left out. Line width and letters grow with the image.
+    """
+    canvas = picture.copy()
+    unit = max(1, round(max(picture.shape[:2]) / 500))
+    for number, mask in reversed(list(enumerate(masks))):
+        if not mask.bitmap.any():
+            continue
+        height, width = mask.bitmap.shape
+        part = canvas[mask.top : mask.top + height, mask.left : mask.left + width]
+        inside = mask.bitmap.astype(bool)
+        part[inside] = (part[inside] * (1 - opacity) + np.array(colour(number)) * opacity).astype(np.uint8)
+        contours, _ = cv2.findContours(mask.bitmap, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(canvas, contours, -1, colour(number), unit, offset=(mask.left, mask.top))
+    for number, (mask, caption) in reversed(list(enumerate(zip(masks, captions, strict=True)))):
+        if mask.bitmap.any():
+            _caption(canvas, caption, mask.left, mask.top, colour(number), unit)
+    return canvas
+
+
+def _caption(canvas: Picture, text: str, left: int, top: int, paint: tuple[int, int, int], unit: int) -> None:
+    size = 0.32 + 0.1 * unit
+    (width, height), below = cv2.getTextSize(text, FONT, size, unit)
+    x = max(0, min(left, canvas.shape[1] - width))
+    y = max(height + below, min(top, canvas.shape[0] - 1))
+    cv2.rectangle(canvas, (x, y - height - below), (x + width, y), tuple(v // 3 for v in paint), -1)
+    cv2.putText(canvas, text, (x, y - below + 1), FONT, size, (255, 255, 255), unit, cv2.LINE_AA)
+
+
+def predictions(picture: Picture, detections: Detections, names: Sequence[str]) -> Picture:
+    """An image with what was found in it: mask, contour, class and score."""
+    found = detections.cpu()
+    masks = [paste(mask, box, found.size) for mask, box in zip(found.masks.numpy(), found.boxes.numpy(), strict=True)]
+    captions = [f"{names[label]} {score:.2f}" for label, score in zip(found.labels.tolist(), found.scores.tolist(), strict=True)]
+    return overlay(picture, masks, captions)
+
+
+def grid(rows: Sequence[Sequence[Picture]], headings: Sequence[str], side: int = 320) -> Picture:
+    """Pictures in rows and columns, each scaled into a square of `side` pixels, under a line of headings."""
+    bar = np.full((28, side * len(headings), 3), 24, np.uint8)
+    for column, heading in enumerate(headings):
+        cv2.putText(bar, heading, (column * side + 8, 19), FONT, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+    lines = [np.hstack([_in_square(picture, side) for picture in row]) for row in rows]
+    return np.vstack([bar, *lines])
+
+
+def _in_square(picture: Picture, side: int) -> Picture:
+    square = np.full((side, side, 3), 24, np.uint8)
+    factor = (side - 4) / max(picture.shape[:2])
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST
+    small = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=how)
+    square[2 : 2 + small.shape[0], 2 : 2 + small.shape[1]] = small
+    return square
