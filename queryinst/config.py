@@ -5,62 +5,43 @@ file and every command line is checked against. No torch in this file: composing
 The defaults are those of the published model (QueryInst with ResNet-50); `conf/` holds what differs from them.
 """
 
-import copy
-import dataclasses
-import math
-from collections.abc import Iterator
+import itertools
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 from queryinst.errors import UserError
-
-PROPOSAL_INITS = ("image", "grid")
-BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "tiny")
-NORMS = ("batch", "fixed", "frozen")
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-DECAYS = ("step", "cosine")
-EVALUATION_BACKENDS = ("pycocotools", "faster_coco_eval")
-REQUIRED: Any = "???"  # OmegaConf's mark of a value that must be given
-
-
-def setting(
-    default: Any,
-    meaning: str,
-    *,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    above: float | None = None,
-    choices: tuple[str, ...] | None = None,
-    identity: bool = True,
-) -> Any:
-    """One field of a configuration dataclass.
-
-    Args:
-        default: value, or a list or dict that is copied for every instance.
-        meaning: one line for people, with the unit.
-        at_least, at_most, above: range of a number, or of each number of a list.
-        choices: the values allowed.
-        identity: whether the value defines the result of a run (and so its identity), or only how it gets there.
-    """
-    metadata = {"meaning": meaning, "at_least": at_least, "at_most": at_most, "above": above, "choices": choices, "identity": identity}
-    if isinstance(default, list | dict):
-        return field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+from queryinst.settings import REQUIRED, check_ranges, setting
 
 
 @dataclass
 class BackboneConfig:
-    name: str = setting("resnet50", "feature extractor", choices=BACKBONES)
-    frozen_stages: int = setting(1, "stem and stages that do not train: -1 none, 0 the stem, 1 stem and C2, ...", at_least=-1, at_most=4)
-    norm: str = setting("fixed", "BatchNorm in training: batch statistics, fixed statistics, or frozen altogether", choices=NORMS)
-    weights: str | None = setting(None, "file with pretrained weights in torchvision's names, or `imagenet` to download torchvision's")
+    name: str = setting(
+        "resnet50", "feature extractor", choices=("resnet18", "resnet34", "resnet50", "resnet101", "tiny")
+    )
+    frozen_stages: int = setting(
+        1, "stem and stages that do not train: -1 none, 0 the stem, 1 stem and C2, ...", at_least=-1, at_most=4
+    )
+    norm: str = setting(
+        "fixed",
+        "BatchNorm in training: batch statistics, fixed statistics, or frozen altogether",
+        choices=("batch", "fixed", "frozen"),
+    )
+    weights: str | None = setting(
+        None, "file with pretrained weights in torchvision's names, or `imagenet` to download torchvision's"
+    )
 
 
 @dataclass
 class PostprocessConfig:
-    max_detections: int | None = setting(None, "detections kept per image; empty: as many as there are proposals", at_least=1)
+    max_detections: int | None = setting(
+        None, "detections kept per image; empty: as many as there are proposals", at_least=1
+    )
     clip_boxes: bool = setting(False, "clip boxes to the image, masks with them (as PaddleDetection does)")
-    min_side: float = setting(0.0, "drop boxes whose width or height, in pixels of the original image, is not above this; 0 keeps all", at_least=0)
+    min_side: float = setting(
+        0.0,
+        "drop boxes whose width or height, in pixels of the original image, is not above this; 0 keeps all",
+        at_least=0,
+    )
 
 
 @dataclass
@@ -75,9 +56,15 @@ class ModelConfig:
     regression_layers: int = setting(3, "floors of the regression tower", at_least=0)
     mask_convs: int = setting(4, "3x3 convolutions of the mask head", at_least=0)
     box_resolution: int = setting(7, "side of the region that a box head reads", at_least=1)
-    mask_resolution: int = setting(14, "side of the region that a mask head reads; the mask is twice as large", at_least=1)
-    proposal_init: str = setting("image", "where the proposals start: all the whole image, or spread on a grid", choices=PROPOSAL_INITS)
-    detach_proposals: bool = setting(False, "stop the first stage's gradient at the proposal boxes (hustvl/QueryInst#16: +0.2 box AP)")
+    mask_resolution: int = setting(
+        14, "side of the region that a mask head reads; the mask is twice as large", at_least=1
+    )
+    proposal_init: str = setting(
+        "image", "where the proposals start: all the whole image, or spread on a grid", choices=("image", "grid")
+    )
+    detach_proposals: bool = setting(
+        False, "stop the first stage's gradient at the proposal boxes (hustvl/QueryInst#16: +0.2 box AP)"
+    )
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
 
 
@@ -90,9 +77,13 @@ class CriterionConfig:
     class_cost: float = setting(2.0, "weight of the focal cost in matching", at_least=0)
     l1_cost: float = setting(5.0, "weight of the L1 cost in matching", at_least=0)
     giou_cost: float = setting(2.0, "weight of the generalized IoU cost in matching", at_least=0)
-    focal_alpha: float = setting(0.25, "weight of positives against negatives in the focal loss and cost", at_least=0, at_most=1)
+    focal_alpha: float = setting(
+        0.25, "weight of positives against negatives in the focal loss and cost", at_least=0, at_most=1
+    )
     focal_gamma: float = setting(2.0, "focus on hard examples in the focal loss and cost", at_least=0)
-    mask_samples: int = setting(2, "samples a side per cell of a mask target; 0: as many as it has pixels, as the references", at_least=0)
+    mask_samples: int = setting(
+        2, "samples a side per cell of a mask target; 0: as many as it has pixels, as the references", at_least=0
+    )
 
 
 @dataclass
@@ -109,15 +100,27 @@ class ShapesConfig:
 class DataConfig:
     root: str = setting("data/coco", "folder of the data set", identity=False)
     train_images: str = setting("train2017", "folder of the training images, from the root", identity=False)
-    train_annotations: str = setting("annotations/instances_train2017.json", "COCO file of the training set, from the root", identity=False)
+    train_annotations: str = setting(
+        "annotations/instances_train2017.json", "COCO file of the training set, from the root", identity=False
+    )
     val_images: str = setting("val2017", "folder of the validation images, from the root", identity=False)
-    val_annotations: str = setting("annotations/instances_val2017.json", "COCO file of the validation set, from the root", identity=False)
+    val_annotations: str = setting(
+        "annotations/instances_val2017.json", "COCO file of the validation set, from the root", identity=False
+    )
     batch_size: int = setting(16, "images per optimizer step, over all devices and accumulated batches", at_least=1)
-    num_workers: int = setting(4, "loader processes per device; 0: load in the training process", at_least=0, identity=False)
+    num_workers: int = setting(
+        4, "loader processes per device; 0: load in the training process", at_least=0, identity=False
+    )
     keep_empty: bool = setting(False, "train also on images without objects")
     min_image_side: int = setting(32, "leave out training images with a side shorter than this, pixels", at_least=0)
-    mask_size: int = setting(112, "side of a stored ground-truth mask (R): a larger object is scaled down to it", at_least=8)
-    max_bad_images: int = setting(0, "training images that cannot be read and may be replaced by others, with a count, before the run stops", at_least=0)
+    mask_size: int = setting(
+        112, "side of a stored ground-truth mask (R): a larger object is scaled down to it", at_least=8
+    )
+    max_bad_images: int = setting(
+        0,
+        "training images that cannot be read and may be replaced by others, with a count, before the run stops",
+        at_least=0,
+    )
     shapes: ShapesConfig | None = setting(None, "make the embedded data set in `root` if it is not there")
 
 
@@ -136,11 +139,15 @@ class AugmentationConfig:
 
 @dataclass
 class OptimizerConfig:
-    lr: float = setting(1e-4, "AdamW's learning rate for `lr_batch` images a step; scaled linearly with `data.batch_size`", above=0)
+    lr: float = setting(
+        1e-4, "AdamW's learning rate for `lr_batch` images a step; scaled linearly with `data.batch_size`", above=0
+    )
     lr_batch: int = setting(16, "images a step that `lr` is meant for", at_least=1)
     backbone_factor: float = setting(0.1, "learning rate of the backbone over that of the rest", at_least=0)
     weight_decay: float = setting(1e-4, "AdamW's weight decay", at_least=0)
-    decay_norms: bool = setting(True, "weight decay also on normalisation layers and biases, as the published recipes do")
+    decay_norms: bool = setting(
+        True, "weight decay also on normalisation layers and biases, as the published recipes do"
+    )
     betas: list[float] = setting([0.9, 0.999], "AdamW's running averages", at_least=0, at_most=1)
     clip_norm: float = setting(0.1, "largest L2 norm of all gradients together; 0: no limit", at_least=0)
 
@@ -148,8 +155,12 @@ class OptimizerConfig:
 @dataclass
 class ScheduleConfig:
     epochs: int = setting(12, "passes over the training set", at_least=1)
-    decay: str = setting("step", "how the learning rate falls: at the milestones, or along a cosine to zero", choices=DECAYS)
-    milestones: list[int] = setting([8, 11], "epochs after which the learning rate is multiplied by `gamma`", at_least=0)
+    decay: str = setting(
+        "step", "how the learning rate falls: at the milestones, or along a cosine to zero", choices=("step", "cosine")
+    )
+    milestones: list[int] = setting(
+        [8, 11], "epochs after which the learning rate is multiplied by `gamma`", at_least=0
+    )
     gamma: float = setting(0.1, "factor at each milestone", above=0, at_most=1)
     warmup_iterations: int = setting(1000, "steps over which the learning rate rises linearly", at_least=0)
     warmup_factor: float = setting(0.001, "where the rise starts, over the full learning rate", at_least=0, at_most=1)
@@ -161,26 +172,41 @@ class TrainerConfig:
     devices: str = setting("1", "number of devices, a list such as `0,2`, or `auto` for all", identity=False)
     num_nodes: int = setting(1, "machines", at_least=1, identity=False)
     strategy: str = setting("auto", "Lightning's strategy: `auto`, `ddp`, ...", identity=False)
-    precision: str = setting("32-true", "arithmetic of the network; matching, boxes and losses are always float32", choices=PRECISIONS)
+    precision: str = setting(
+        "32-true",
+        "arithmetic of the network; matching, boxes and losses are always float32",
+        choices=("32-true", "bf16-mixed", "16-mixed"),
+    )
     accumulate: int = setting(1, "loader batches per optimizer step; divides `data.batch_size`", at_least=1)
     evaluate_every: int = setting(1, "epochs between evaluations", at_least=1)
     max_train_batches: int | None = setting(None, "stop each epoch after so many batches (for trials)", at_least=1)
     max_val_batches: int | None = setting(None, "evaluate on so many batches only (for trials)", at_least=1)
-    threads: int | None = setting(None, "CPU threads of the network; empty: PyTorch's choice", at_least=1, identity=False)
+    threads: int | None = setting(
+        None, "CPU threads of the network; empty: PyTorch's choice", at_least=1, identity=False
+    )
     extra: dict[str, Any] = setting({}, "any other argument of pytorch_lightning.Trainer")
 
 
 @dataclass
 class CallbacksConfig:
-    pictures: int = setting(8, "validation images shown with their predictions at every evaluation", at_least=0, identity=False)
-    picture_score: float = setting(0.3, "lowest score of a prediction that is drawn", at_least=0, at_most=1, identity=False)
+    pictures: int = setting(
+        8, "validation images shown with their predictions at every evaluation", at_least=0, identity=False
+    )
+    picture_score: float = setting(
+        0.3, "lowest score of a prediction that is drawn", at_least=0, at_most=1, identity=False
+    )
     extra: dict[str, Any] = setting({}, "more callbacks: name to a node with `_target_`", identity=False)
 
 
 @dataclass
 class WandbConfig:
     enabled: bool = setting(False, "log to Weights & Biases", identity=False)
-    mode: str = setting("auto", "`online`, `offline`, or `auto`: online where an account is set up", choices=("auto", "online", "offline"), identity=False)
+    mode: str = setting(
+        "auto",
+        "`online`, `offline`, or `auto`: online where an account is set up",
+        choices=("auto", "online", "offline"),
+        identity=False,
+    )
     project: str = setting("queryinst", "project of the run", identity=False)
     entity: str | None = setting(None, "user or team; empty: the account's own", identity=False)
     tags: list[str] = setting([], "tags of the run", identity=False)
@@ -224,7 +250,7 @@ class EvaluateConfig:
     all_stages: bool = setting(False, "evaluate every stage's own boxes, scores and masks, not only the last")
     batch_size: int | None = setting(None, "images at a time; empty: as in training", at_least=1)
     num_workers: int = setting(2, "loader processes", at_least=0)
-    backend: str = setting("pycocotools", "who computes average precision", choices=EVALUATION_BACKENDS)
+    backend: str = setting("pycocotools", "who computes average precision", choices=("pycocotools", "faster_coco_eval"))
     output: str | None = setting(None, "write the metrics to this JSON file")
     accelerator: str = setting("auto", "`cpu`, `gpu`, `mps` or `auto`")
 
@@ -238,62 +264,41 @@ class PredictConfig:
     output: str = setting("predictions", "folder for the overlays and predictions.json")
     score: float = setting(0.3, "lowest score of a detection that is drawn and written", at_least=0, at_most=1)
     batch_size: int = setting(4, "images at a time", at_least=1)
+    num_workers: int = setting(0, "loader processes", at_least=0)
     accelerator: str = setting("auto", "`cpu`, `gpu`, `mps` or `auto`")
 
 
-def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
-    """Yield (dotted key, field, value) of every leaf below a configuration dataclass."""
-    for entry in dataclasses.fields(config):
-        key, value = f"{prefix}{entry.name}", getattr(config, entry.name)
-        if dataclasses.is_dataclass(value):
-            yield from walk(value, f"{key}.")
-        else:
-            yield key, entry, value
-
-
 def check(config: Any) -> None:
-    """Check every range, and the values that must fit each other.
+    """Check every value by itself, then those that must fit each other.
 
     Raises:
         UserError: names the key, what it got and what it takes.
     """
-    for key, entry, value in walk(config):
-        for number in value if isinstance(value, list) else [value]:
-            _check_value(key, entry.metadata, number)
+    check_ranges(config)
     if isinstance(config, TrainConfig):
-        _check_together(config)
+        for holds, sentence in _rules(config):
+            if not holds:
+                raise UserError(sentence)
 
 
-def _check_value(key: str, limits: Any, value: Any) -> None:
-    if value == REQUIRED:
-        raise UserError(f"{key} must be given ({limits['meaning']}): add {key}=VALUE to the command")
-    if limits["choices"] and value not in limits["choices"]:
-        raise UserError(f"{key} takes one of {', '.join(limits['choices'])}; got '{value}'")
-    if not isinstance(value, int | float):
-        return
-    if not math.isfinite(value):
-        raise UserError(f"{key} takes a finite number; got {value}")
-    for name, fails in (("at_least", value.__lt__), ("at_most", value.__gt__), ("above", value.__le__)):
-        if limits[name] is not None and fails(limits[name]) is True:
-            raise UserError(f"{key} takes a number {name.replace('_', ' ')} {limits[name]}; got {value} ({limits['meaning']})")
-
-
-def _check_together(config: TrainConfig) -> None:
-    model, schedule, augmentation = config.model, config.schedule, config.augmentation
-    rules = [
-        (model.width % model.num_heads == 0, f"model.num_heads must divide model.width; got {model.num_heads} heads for width {model.width}"),
+def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
+    model, data, schedule, augmentation = config.model, config.data, config.schedule, config.augmentation
+    milestones = schedule.milestones if schedule.decay == "step" else []
+    return [
         (
-            schedule.decay != "step" or all(a < b for a, b in zip(schedule.milestones, schedule.milestones[1:], strict=False)),
-            f"schedule.milestones must rise; got {schedule.milestones}",
+            model.width % model.num_heads == 0,
+            f"model.num_heads must divide model.width; got {model.num_heads} heads for width {model.width}",
+        ),
+        (all(a < b for a, b in itertools.pairwise(milestones)), f"schedule.milestones must rise; got {milestones}"),
+        (
+            all(epoch < schedule.epochs for epoch in milestones),
+            "schedule.milestones must lie before schedule.epochs, or they never happen; "
+            f"got {milestones} and {schedule.epochs} epochs: give both, or choose a schedule",
         ),
         (
-            schedule.decay != "step" or all(epoch < schedule.epochs for epoch in schedule.milestones),
-            f"schedule.milestones must lie before schedule.epochs, or they never happen; got {schedule.milestones} and {schedule.epochs} "
-            "epochs: give both, or choose a schedule",
-        ),
-        (
-            config.data.batch_size % config.trainer.accumulate == 0,
-            f"trainer.accumulate must divide data.batch_size; got {config.trainer.accumulate} for {config.data.batch_size} images",
+            data.batch_size % config.trainer.accumulate == 0,
+            "trainer.accumulate must divide data.batch_size; "
+            f"got {config.trainer.accumulate} for {data.batch_size} images",
         ),
         (len(augmentation.short_sides) > 0, "augmentation.short_sides needs at least one value; got none"),
         (len(config.optimizer.betas) == 2, f"optimizer.betas takes two numbers; got {config.optimizer.betas}"),
@@ -302,19 +307,3 @@ def _check_together(config: TrainConfig) -> None:
             f"augmentation.crop_sides takes the smallest and the largest side; got {augmentation.crop_sides}",
         ),
     ]
-    for holds, sentence in rules:
-        if not holds:
-            raise UserError(sentence)
-
-
-def restore(schema: Any, values: dict[str, Any]) -> Any:
-    """A dataclass from the plain dict that `dataclasses.asdict` made of it. Raises UserError for an unknown setting."""
-    known = {entry.name: entry for entry in dataclasses.fields(schema)}
-    for name in values:
-        if name not in known:
-            raise UserError(f"the checkpoint's configuration has a setting '{name}' that {schema.__name__} does not know: another version made it")
-    made = {}
-    for name, value in values.items():
-        inner = next((kind for kind in (known[name].type, *get_args(known[name].type)) if dataclasses.is_dataclass(kind)), None)
-        made[name] = restore(inner, value) if inner and isinstance(value, dict) else value
-    return schema(**made)

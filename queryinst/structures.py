@@ -42,9 +42,9 @@ class _Movable:
 class Targets(_Movable):
     """Ground truth of a batch, images one after another (crowd regions take no part and are not here).
 
-    A mask is stored as an R x R bitmap of its own small region instead of a bitmap of the image, so that sixty instances
-    cost 0.75 MB whatever the image size. `mask_boxes` says which region of the image the bitmap covers, edge to edge.
-    A bitmap of the whole image with `mask_boxes = (0, 0, W, H)` is the same thing and gives the references' exact targets.
+    A mask is stored as an R x R bitmap of its own small region instead of a bitmap of the image, so that sixty
+    instances cost 0.75 MB whatever the image size. `mask_boxes` says which region of the image the bitmap covers, edge
+    to edge. A bitmap of the whole image with `mask_boxes = (0, 0, W, H)` gives the references' exact targets.
     """
 
     boxes: Tensor  # (G, 4) float32 xyxy
@@ -122,9 +122,11 @@ class Detections:
 
     def take(self, which: Tensor) -> Detections:
         """The detections that `which` selects: a bool mask (D,) or int64 positions."""
-        columns = {name: getattr(self, name)[which] for name in ("boxes", "scores", "labels", "masks")}
-        return replace(self, **columns)
+        return self._each(lambda column: column[which])
 
     def cpu(self) -> Detections:
-        columns = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Detections(**{name: value.cpu() if isinstance(value, Tensor) else value for name, value in columns.items()})
+        return self._each(lambda column: column.cpu())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Detections:
+        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in ("boxes", "scores", "labels", "masks")}
+        return replace(self, **changed)

@@ -29,7 +29,9 @@ class Criterion:
         self.match = Matcher(config)
         self.weights = torch.tensor([config.class_weight, config.l1_weight, config.giou_weight, config.mask_weight])
 
-    def __call__(self, stages: list[StageOutput], masks: list[Tensor], matches: Matches, targets: Targets, sizes: Tensor) -> Tensor:
+    def __call__(
+        self, stages: list[StageOutput], masks: list[Tensor], matches: Matches, targets: Targets, sizes: Tensor
+    ) -> Tensor:
         """Weighted losses (S, 4): a row a stage, a column a term of `TERMS`. Their sum is what to minimise.
 
         Each sum over rows is divided by the number of matched pairs, averaged over ranks and at least 1 (MMDetection 3

@@ -43,8 +43,8 @@ def mask_targets(boxes: Tensor, target: Tensor, targets: Targets, limits: Tensor
         boxes: (M, 4) xyxy predicted boxes.
         target: (M,) the ground truth of each.
         targets: ground truth of the batch.
-        limits: (M, 2) height, width of each image's canvas; boxes are clipped to it first, as the references do, although
-            the features were pooled from the unclipped box.
+        limits: (M, 2) height, width of each image's canvas; boxes are clipped to it first, as the references do,
+            although the features were pooled from the unclipped box.
         size: side of the result.
         samples: samples a side in each cell; 0 takes as many as the cell has mask pixels, which is what the references
             do, but for a box much larger than its object costs thousands of times more.

@@ -49,7 +49,9 @@ class Matcher:
         start = 0
         for index, count in enumerate(targets.counts):
             # Without ground truth there is no cost to look at; a broken network then shows in the loss.
-            pairs = [linear_sum_assignment(_finite(cost[index, :, :count], stage, index)) for stage, cost in enumerate(costs)]
+            pairs = [
+                linear_sum_assignment(_finite(cost[index, :, :count], stage, index)) for stage, cost in enumerate(costs)
+            ]
             image.append(torch.full((len(pairs[0][0]),), index))
             query.append(torch.stack([torch.as_tensor(rows) for rows, _ in pairs]))
             target.append(torch.stack([torch.as_tensor(columns) for _, columns in pairs]) + start)

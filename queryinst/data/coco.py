@@ -22,7 +22,9 @@ from queryinst.errors import UserError
 from queryinst.ops import masks as mask_ops
 from queryinst.structures import Targets
 
-GeometryOf = Callable[[int, int, np.random.Generator], Geometry]  # height, width, randomness to what happens to an image
+GeometryOf = Callable[
+    [int, int, np.random.Generator], Geometry
+]  # height, width, randomness to what happens to an image
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ class CocoFile:
         hint: what to do when one of the two is not there; ends the error's sentence.
 
     Raises:
-        UserError: a file or folder is missing, the JSON is malformed or not COCO, or an annotation names an unknown image or
-            category or has no usable box or mask.
+        UserError: a file or folder is missing, the JSON is malformed or not COCO, or an annotation names an unknown
+            image or category or has no usable box or mask.
     """
 
     def __init__(self, path: Path, folder: Path, hint: str = "") -> None:
@@ -67,7 +69,9 @@ class CocoFile:
         validation.check_content(self.content, path)
         categories = sorted(self.content["categories"], key=lambda category: category["id"])
         self.categories = Categories(tuple(c["id"] for c in categories), tuple(str(c["name"]) for c in categories))
-        self.images = [ImageFile(i["id"], folder / i["file_name"], i["height"], i["width"]) for i in self.content["images"]]
+        self.images = [
+            ImageFile(i["id"], folder / i["file_name"], i["height"], i["width"]) for i in self.content["images"]
+        ]
         self._annotations: dict[int, list[dict[str, Any]]] = {image.id: [] for image in self.images}
         for annotation in self.content["annotations"]:
             self._annotations[annotation["image_id"]].append(annotation)
@@ -87,7 +91,9 @@ class CocoFile:
             inside = min(x + width, image.width) - max(x, 0), min(y + height, image.height) - max(y, 0)
             if annotation.get("area", 1) > 0 and min(width, height) >= 1 and min(inside) > 0:
                 box = np.array([x, y, x + width, y + height], np.float64)
-                found.append(Instance(box, self._labels[annotation["category_id"]], outline_of(annotation["segmentation"])))
+                found.append(
+                    Instance(box, self._labels[annotation["category_id"]], outline_of(annotation["segmentation"]))
+                )
         return found
 
 
@@ -100,7 +106,9 @@ def read_json(path: Path, hint: str = "") -> Any:
         found = f"; its folder has {', '.join(beside[:5])}" if beside else ""
         raise UserError(f"{path} does not exist; expected a COCO annotation file there{found}{hint}") from None
     except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}; it may be cut short: copy or download it again") from None
+        raise UserError(
+            f"{path} cannot be read as JSON: {error}; it may be cut short: copy or download it again"
+        ) from None
 
 
 def outline_of(segmentation: Any) -> mask_ops.Polygons | mask_ops.LocalMask:
@@ -108,6 +116,15 @@ def outline_of(segmentation: Any) -> mask_ops.Polygons | mask_ops.LocalMask:
     if isinstance(segmentation, list):
         return [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in segmentation]
     return mask_ops.decode(segmentation)
+
+
+def image_file(path: Path, image_id: int) -> ImageFile:
+    """An image that is in no annotation file; its size is read from its header. Raises UserError."""
+    try:
+        with Image.open(path) as picture:
+            return ImageFile(image_id, path, picture.height, picture.width)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} cannot be read as an image: {error}") from None
 
 
 def read_image(image: ImageFile) -> NDArray[np.uint8]:
@@ -119,7 +136,9 @@ def read_image(image: ImageFile) -> NDArray[np.uint8]:
     try:
         with Image.open(image.path) as picture:
             if picture.mode.startswith(("I", "F")):
-                raise UserError(f"image {image.id} ({image.path}) has {picture.mode} pixels; convert it to 8 bits a channel")
+                raise UserError(
+                    f"image {image.id} ({image.path}) has {picture.mode} pixels; convert it to 8 bits a channel"
+                )
             pixels = np.asarray(picture.convert("RGB"))
     except FileNotFoundError:
         raise UserError(f"image {image.id} ({image.path}) does not exist") from None
@@ -145,34 +164,41 @@ class Sample:
 
 
 class CocoDataset(Dataset[Sample]):
-    """Images of a CocoFile and what a transform makes of them.
+    """Images, and what a transform makes of them and of their instances.
 
-    A sample depends on (seed, epoch, position) only: not on which worker loads it, nor on what was loaded before. So the
-    keys are pairs (epoch, position).
+    A sample depends on (seed, epoch, position) only: not on which worker loads it, nor on what was loaded before. So
+    the keys are pairs (epoch, position).
 
     Args:
-        source: the annotation file.
         images: those to serve, by position.
         geometry: draws what happens to an image.
+        instances: what there is to learn in an image; nothing by default, as for evaluation.
         mask_size: R of the stored masks.
         seed: of the augmentation.
-        with_targets: evaluation needs none.
+        substitute: serve the next image in place of one that cannot be read; otherwise a blank one with the id -1.
     """
 
     def __init__(
-        self, source: CocoFile, images: Sequence[ImageFile], geometry: GeometryOf, mask_size: int, seed: int, with_targets: bool = True
+        self,
+        images: Sequence[ImageFile],
+        geometry: GeometryOf,
+        instances: Callable[[ImageFile], list[Instance]] = lambda image: [],
+        mask_size: int = 8,
+        seed: int = 0,
+        substitute: bool = False,
     ) -> None:
-        self.source, self.images, self.geometry = source, images, geometry
-        self.mask_size, self.seed, self.with_targets = mask_size, seed, with_targets
+        self.images, self.geometry, self.instances = images, geometry, instances
+        self.mask_size, self.seed = mask_size, seed
+        self.tries = min(len(images), 20) if substitute else 1
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """The sample, or the next one that can be read, with the problems met. Raises UserError if there is none."""
+        """The sample, with the problems met on the way to it."""
         epoch, position = key
         problems: list[str] = []
-        for step in range(min(len(self), 20)):
+        for step in range(self.tries):
             image = self.images[(position + step) % len(self)]
             try:
                 pixels = read_image(image)
@@ -180,16 +206,22 @@ class CocoDataset(Dataset[Sample]):
                 problems.append(str(error))
                 continue
             return self._sample(image, pixels, np.random.default_rng([self.seed, epoch, position]), tuple(problems))
-        return Sample(torch.zeros(3, 32, 32, dtype=torch.uint8), (32, 32), -1, self._targets([], 32, 32), tuple(problems))
+        return Sample(
+            torch.zeros(3, 32, 32, dtype=torch.uint8), (32, 32), -1, self._targets([], 32, 32), tuple(problems)
+        )
 
-    def _sample(self, image: ImageFile, pixels: NDArray[np.uint8], rng: np.random.Generator, problems: tuple[str, ...]) -> Sample:
+    def _sample(
+        self, image: ImageFile, pixels: NDArray[np.uint8], rng: np.random.Generator, problems: tuple[str, ...]
+    ) -> Sample:
         geometry = self.geometry(image.height, image.width, rng)
-        moved = [geometry.instance(instance) for instance in self.source.instances(image)] if self.with_targets else []
+        moved = [geometry.instance(instance) for instance in self.instances(image)]
         return Sample(
             image=torch.from_numpy(np.ascontiguousarray(geometry.image(pixels).transpose(2, 0, 1))),
             original_size=(image.height, image.width),
             image_id=image.id,
-            targets=self._targets([instance for instance in moved if instance is not None], geometry.height, geometry.width),
+            targets=self._targets(
+                [instance for instance in moved if instance is not None], geometry.height, geometry.width
+            ),
             problems=problems,
         )
 

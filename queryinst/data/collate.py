@@ -45,8 +45,8 @@ def _padded(side: int) -> int:
 class EpochSampler(Sampler[tuple[int, int]]):
     """The training order of one rank: a permutation that depends on (seed, epoch) only, as pairs (epoch, position).
 
-    Every rank takes its part of the same permutation. The last images that do not fill a batch on every rank are left out
-    of this epoch; a set smaller than one batch is repeated to fill it.
+    Every rank takes its part of the same permutation. The last images that do not fill a batch on every rank are left
+    out of this epoch; a set smaller than one batch is repeated to fill it.
 
     Args:
         length: images in the set.

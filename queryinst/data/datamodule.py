@@ -11,7 +11,7 @@ from queryinst.config import AugmentationConfig, DataConfig
 from queryinst.data import shapes
 from queryinst.data.coco import Categories, CocoDataset, CocoFile, ImageFile, Sample
 from queryinst.data.collate import EpochSampler, FixedSampler, collate
-from queryinst.data.transforms import TestGeometry, TrainGeometry
+from queryinst.data.transforms import EvaluationGeometry, TrainGeometry
 from queryinst.errors import UserError
 from queryinst.structures import Batch
 
@@ -20,7 +20,7 @@ class CocoDataModule(pl.LightningDataModule):
     """Training and validation set in COCO format.
 
     Args:
-        data: where they are and how to batch them. `batch_size` counts the images of an optimizer step over all devices.
+        data: where they are and how to batch them. `batch_size` counts the images of a step over all devices.
         augmentation: what happens to training images.
         seed: of order and augmentation.
         accumulate: loader batches per optimizer step.
@@ -42,12 +42,22 @@ class CocoDataModule(pl.LightningDataModule):
             self._files[split] = open_split(self.data, split)
         return self._files[split]
 
+    def check(self) -> None:
+        """Open both splits. Raises UserError where training or evaluation could not work."""
+        _ = self.categories, self.training_images()
+        val = self.file("val")
+        if not any(not annotation.get("iscrowd") for image in val.images for annotation in val.annotations(image)):
+            raise UserError(
+                f"{val.path} has no objects to find, so average precision is undefined; give other data.val_annotations"
+            )
+
     @property
     def categories(self) -> Categories:
         """The classes, from the training file. Raises UserError where the validation file has others."""
         train, val = self.file("train"), self.file("val")
         if train.categories != val.categories:
-            raise UserError(f"{train.path} and {val.path} differ in their categories: {_difference(train.categories, val.categories)}")
+            difference = _difference(train.categories, val.categories)
+            raise UserError(f"{train.path} and {val.path} differ in their categories: {difference}")
         return train.categories
 
     def training_images(self) -> list[ImageFile]:
@@ -59,7 +69,9 @@ class CocoDataModule(pl.LightningDataModule):
             if min(image.height, image.width) >= smallest and (self.data.keep_empty or source.annotations(image))
         ]
         if not images:
-            raise UserError(f"{source.path} has no image to train on: none with annotations and sides of {smallest} pixels or more")
+            raise UserError(
+                f"{source.path} has no image to train on: none with annotations and sides of {smallest} pixels or more"
+            )
         return images
 
     def per_device(self) -> int:
@@ -78,13 +90,14 @@ class CocoDataModule(pl.LightningDataModule):
         return min(batches, limit or batches)
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        images = self.training_images()
-        dataset = CocoDataset(self.file("train"), images, TrainGeometry(self.augmentation), self.data.mask_size, self.seed)
+        images, source = self.training_images(), self.file("train")
+        geometry = TrainGeometry(self.augmentation)
+        dataset = CocoDataset(images, geometry, source.instances, self.data.mask_size, self.seed, substitute=True)
         batch = self.per_device()
         return self._loader(dataset, EpochSampler(len(images), batch, self.seed, *self._rank()), batch)
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        dataset = validation_set(self.file("val"), self.augmentation)
+        dataset = CocoDataset(self.file("val").images, EvaluationGeometry(self.augmentation))
         return self._loader(dataset, FixedSampler(len(dataset), *self._rank()), self.per_device())
 
     def _rank(self) -> tuple[int, int]:
@@ -101,7 +114,9 @@ class CocoDataModule(pl.LightningDataModule):
             self.problems[problem] = 1
             allowed = self.data.max_bad_images if self.trainer and self.trainer.training else 0
             if len(self.problems) > allowed:
-                raise UserError(f"{problem}; data.max_bad_images={len(self.problems)} would replace it by another and go on")
+                raise UserError(
+                    f"{problem}; data.max_bad_images={len(self.problems)} would replace it by another and go on"
+                )
             self.print_problem(problem, allowed)
         return batch
 
@@ -112,17 +127,16 @@ class CocoDataModule(pl.LightningDataModule):
 def open_split(data: DataConfig, split: str) -> CocoFile:
     """The annotation file of "train" or "val"."""
     root = Path(data.root)
-    hint = f" (data.root={data.root}; set data.root=FOLDER, data.{split}_annotations=FILE and data.{split}_images=FOLDER to yours"
-    hint += "; COCO itself is at https://cocodataset.org/#download)"
+    hint = (
+        f" (data.root={data.root}; set data.root=FOLDER, data.{split}_annotations=FILE and data.{split}_images=FOLDER "
+        "to yours; COCO itself is at https://cocodataset.org/#download)"
+    )
     if not root.is_dir():
         raise UserError(f"the data folder {root} does not exist{hint}")
-    images, annotations = (data.train_images, data.train_annotations) if split == "train" else (data.val_images, data.val_annotations)
+    images, annotations = (
+        (data.train_images, data.train_annotations) if split == "train" else (data.val_images, data.val_annotations)
+    )
     return CocoFile(root / annotations, root / images, hint)
-
-
-def validation_set(source: CocoFile, augmentation: AugmentationConfig) -> CocoDataset:
-    """All images of a file, resized for evaluation, without targets."""
-    return CocoDataset(source, source.images, TestGeometry(augmentation), mask_size=8, seed=0, with_targets=False)
 
 
 def loader(dataset: CocoDataset, sampler: Any, batch: int, workers: int) -> DataLoader[Sample]:

@@ -1,16 +1,16 @@
 """The embedded data set `shapes`: a COCO folder that the project makes itself, in seconds, the same everywhere.
 
 An image is a function of (seed, split, index): a textured background with 1 to 12 textured shapes that occlude each
-other, drop shadows, and noise. It is drawn four times as large and reduced, so that edges are soft and annotations are
-finer than a pixel. As in real data there are tiny objects, masks in several parts, crowd regions, images without objects,
-a category that never occurs, category ids with gaps, and all three ways of writing a mask: polygons, uncompressed and
-compressed RLE. The rest of the framework knows the result only as COCO data.
+other, drop shadows, and noise. A category has a typical hue, as things in the world have, and one object in six goes
+against it. An image is drawn four times as large and reduced, so that edges are soft and annotations are finer than a
+pixel. As in real data there are tiny objects, masks in several parts, crowd regions, images without objects, a category
+that never occurs, category ids with gaps, and all three ways of writing a mask: polygons, uncompressed and compressed
+RLE. The rest of the framework knows the result only as COCO data.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,26 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from queryinst.config import ShapesConfig
+from queryinst.data.drawing import OUTLINES, Points, Rng, background, place, texture, typical_hue
 from queryinst.errors import UserError
 from queryinst.ops.masks import LocalMask, encode, run_lengths
 
 VERSION = 1  # of what is drawn; part of the data set's fingerprint
-CATEGORIES = {3: "circle", 7: "square", 8: "triangle", 15: "star", 22: "ring", 40: "cross", 41: "crescent", 90: "hexagon"}
+CATEGORIES = {
+    3: "circle",
+    7: "square",
+    8: "triangle",
+    15: "star",
+    22: "ring",
+    40: "cross",
+    41: "crescent",
+    90: "hexagon",
+}
 ABSENT = 90  # the category without instances
 FINE = 4  # drawn so many times as large
 LEAST_VISIBLE = 0.25  # no object is covered more than this leaves
 FIRST_ID = {"train": 1, "val": 500_001}  # image ids of the splits
 
-Rng = np.random.Generator
-Points = NDArray[np.float64]
 Picture = NDArray[np.uint8]
 Annotation = dict[str, Any]
 
@@ -68,10 +76,16 @@ def make(root: Path, config: ShapesConfig) -> None:
             picture, annotations = draw(config, split, index)
             image_id = FIRST_ID[split] + index
             name = f"{image_id:012d}.jpg"
-            (folder / name).write_bytes(cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
-            content["images"].append({"id": image_id, "file_name": name, "height": picture.shape[0], "width": picture.shape[1]})
+            (folder / name).write_bytes(
+                cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
+            )
+            content["images"].append(
+                {"id": image_id, "file_name": name, "height": picture.shape[0], "width": picture.shape[1]}
+            )
             for annotation in annotations:
-                content["annotations"].append({"id": len(content["annotations"]) + 1, "image_id": image_id, **annotation})
+                content["annotations"].append(
+                    {"id": len(content["annotations"]) + 1, "image_id": image_id, **annotation}
+                )
         (partial / "annotations").mkdir(exist_ok=True)
         (partial / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
     if root.exists():
@@ -90,8 +104,8 @@ def _check_same(root: Path, wanted: dict[str, Any]) -> None:
         found = None
     if found != wanted:
         raise UserError(
-            f"{root} holds {'other data' if found is None else f'shapes made from {found}'}, not shapes made from {wanted}: "
-            "give another folder with data.root=FOLDER, or delete it and it is made again"
+            f"{root} holds {'other data' if found is None else f'shapes made from {found}'}, not shapes made from "
+            f"{wanted}: give another folder with data.root=FOLDER, or delete it and it is made again"
         )
 
 
@@ -115,8 +129,8 @@ def _size(rng: Rng, side: int) -> tuple[int, int]:
 
 
 def _radius(rng: Rng, side: int) -> float:
-    """In image sides: log-uniform from a twentieth to almost a third, and a few that are tiny or huge."""
-    low, high = [(0.02, 0.03), (0.05, 0.32), (0.45, 0.6)][rng.choice(3, p=[0.05, 0.94, 0.01])]
+    """Log-uniform from a fourteenth to a third of the image, and one in twenty tiny."""
+    low, high = (0.02, 0.03) if rng.random() < 0.05 else (0.07, 0.33)
     return float(side * np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
@@ -125,7 +139,7 @@ class _Scene:
 
     def __init__(self, rng: Rng, width: int, height: int) -> None:
         self.rng, self.width, self.height = rng, width, height
-        self.picture = _background(rng, width, height)
+        self.picture = background(rng, width, height)
         self.owner = np.zeros((height * FINE, width * FINE), np.uint8)  # 0: background; the n-th object has n
         self.areas: list[int] = []  # of each object, before anything covered it
         self.visible: list[int] = []  # what is left of them
@@ -136,7 +150,7 @@ class _Scene:
         """Draw an object in front of all others where it hides none of them too much, or give up after a few tries."""
         for _ in range(8):
             centre = self.rng.uniform([0.0, 0.0], [self.width, self.height])
-            mask = self._silhouette(_place(OUTLINES[category](self.rng), centre, radius, self.rng))
+            mask = self._silhouette(place(OUTLINES[CATEGORIES[category]](self.rng), centre, radius, self.rng))
             left = self.visible - self._covered(mask)
             if np.count_nonzero(mask) >= 10 * FINE**2 and all(left >= LEAST_VISIBLE * np.array(self.areas)):
                 self._paint(mask, category)
@@ -147,8 +161,8 @@ class _Scene:
         centre = self.rng.uniform([0.2, 0.2], [0.8, 0.8]) * [self.width, self.height]
         mask = np.zeros(self.owner.shape, bool)
         for _ in range(self.rng.integers(8, 16)):
-            place = centre + self.rng.normal(0, 0.1 * self.width, 2)
-            mask |= self._silhouette(_place(_circle(self.rng), place, self.rng.uniform(3, 5), self.rng))
+            spot = centre + self.rng.normal(0, 0.1 * self.width, 2)
+            mask |= self._silhouette(place(OUTLINES["circle"](self.rng), spot, self.rng.uniform(3, 5), self.rng))
         if mask.any():
             self._paint(mask, 3)
             self.crowds.add(len(self.areas))
@@ -164,12 +178,13 @@ class _Scene:
 
     def _paint(self, mask: NDArray[np.bool_], category: int) -> None:
         alpha = cv2.resize(mask.astype(np.float32), (self.width, self.height), interpolation=cv2.INTER_AREA)[..., None]
-        shift = np.float32([[1, 0, self.rng.uniform(1, 4)], [0, 1, self.rng.uniform(1, 4)]])
-        shadow = cv2.GaussianBlur(cv2.warpAffine(alpha, shift, (self.width, self.height)), (0, 0), 1.5)[..., None]
-        self.picture *= 1 - self.rng.uniform(0.2, 0.6) * shadow
-        self.picture += alpha * (_texture(self.rng, self.width, self.height) - self.picture)
-        self.visible = [*(self.visible - self._covered(mask)), np.count_nonzero(mask)]
-        self.areas.append(np.count_nonzero(mask))
+        right, down = self.rng.uniform(1, 4), self.rng.uniform(1, 4)
+        moved = cv2.warpAffine(alpha, np.array([[1, 0, right], [0, 1, down]]), (self.width, self.height))
+        self.picture *= 1 - self.rng.uniform(0.2, 0.6) * cv2.GaussianBlur(moved, (0, 0), 1.5)[..., None]
+        hue = typical_hue(self.rng, list(CATEGORIES).index(category), len(CATEGORIES))
+        self.picture += alpha * (texture(self.rng, self.width, self.height, hue) - self.picture)
+        self.visible = [*(self.visible - self._covered(mask)).tolist(), int(np.count_nonzero(mask))]
+        self.areas.append(self.visible[-1])
         self.categories.append(category)
         self.owner[mask] = len(self.areas)
 
@@ -189,6 +204,10 @@ class _Scene:
 
 def _annotate(rng: Rng, fine: NDArray[np.uint8], crowd: bool) -> Annotation:
     """Box, area and segmentation of a mask drawn at four times the size; crowd regions are RLE, as in COCO."""
+    opened = cv2.morphologyEx(
+        fine, cv2.MORPH_OPEN, np.ones((FINE + 1, FINE + 1), np.uint8)
+    )  # without slivers thinner than a pixel
+    fine = np.asarray(opened, np.uint8) if opened.any() else fine
     coarse = cv2.resize(fine.astype(np.float32), None, fx=1 / FINE, fy=1 / FINE, interpolation=cv2.INTER_AREA) >= 0.5
     x, y, width, height = cv2.boundingRect(fine)
     contours, hierarchy = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
@@ -209,86 +228,3 @@ def _annotate(rng: Rng, fine: NDArray[np.uint8], crowd: bool) -> Annotation:
         "area": float(fine.sum()) / FINE**2,
         "segmentation": segmentation,
     }
-
-
-def _background(rng: Rng, width: int, height: int) -> NDArray[np.float32]:
-    """A texture, and up to three borders behind which another texture lies: edges that are no objects."""
-    picture = _texture(rng, width, height)
-    for _ in range(rng.integers(0, 4)):
-        along = _along(rng, width, height)
-        behind = along > rng.uniform(along.min(), along.max())
-        picture[behind] = _texture(rng, width, height)[behind]
-    return picture
-
-
-def _along(rng: Rng, width: int, height: int) -> NDArray[np.float32]:
-    """How far each pixel lies in some direction, (height, width)."""
-    angle = rng.uniform(0, 2 * np.pi)
-    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
-    return x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
-
-
-def _texture(rng: Rng, width: int, height: int) -> NDArray[np.float32]:
-    """Two colours mixed by stripes, by blurred noise, or by a gradient: (height, width, 3) float32 in 0..255."""
-    kind, along = rng.integers(3), _along(rng, width, height)
-    if kind == 0:
-        mix = 0.5 + 0.5 * np.sin(along * rng.uniform(0.3, 1.2) + rng.uniform(0, 6))
-    elif kind == 1:
-        coarse = rng.random((height // 6 + 2, width // 6 + 2)).astype(np.float32)
-        mix = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 1)
-    else:
-        mix = (along - along.min()) / (np.ptp(along) + 1)
-    first, second = rng.uniform(20, 235, 3), rng.uniform(-60, 60, 3)
-    return first.astype(np.float32) + second.astype(np.float32) * (mix[..., None] - np.float32(0.5))
-
-
-def _place(outline: list[Points], centre: Points, radius: float, rng: Rng) -> list[Points]:
-    """Stretch a unit outline a little, turn it, scale it and move it."""
-    angle, stretch = rng.uniform(0, 2 * np.pi), rng.uniform(0.75, 1.0)
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    return [(points * [1, stretch]) @ turn * radius + centre for points in outline]
-
-
-def _regular(corners: int) -> Points:
-    angle = np.arange(corners) * 2 * np.pi / corners
-    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
-
-
-def _circle(rng: Rng) -> list[Points]:
-    return [_regular(40)]
-
-
-def _square(rng: Rng) -> list[Points]:
-    return [_regular(4)]
-
-
-def _triangle(rng: Rng) -> list[Points]:
-    return [_regular(3)]
-
-
-def _star(rng: Rng) -> list[Points]:
-    points = _regular(10)
-    points[1::2] *= rng.uniform(0.38, 0.5)
-    return [points]
-
-
-def _ring(rng: Rng) -> list[Points]:
-    return [_regular(40), _regular(40) * rng.uniform(0.45, 0.65)]
-
-
-def _cross(rng: Rng) -> list[Points]:
-    arm = rng.uniform(0.18, 0.3)
-    corner = np.array([[1, arm], [arm, arm], [arm, 1]])
-    turn = np.array([[0, 1], [-1, 0]])
-    return [np.concatenate([corner @ np.linalg.matrix_power(turn, quarter) for quarter in range(4)])]
-
-
-def _crescent(rng: Rng) -> list[Points]:
-    angle = np.linspace(0.25 * np.pi, 1.75 * np.pi, 28)
-    outer = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    bulge = rng.uniform(-0.35, 0.0)  # where the inner arc crosses the axis
-    inner = np.stack([bulge + (outer[0, 0] - bulge) * (1 - np.sin(np.linspace(0, np.pi, 28))), np.linspace(outer[-1, 1], outer[0, 1], 28)], axis=1)
-    return [np.concatenate([outer, inner])]
-
-
-OUTLINES: dict[int, Callable[[Rng], list[Points]]] = {3: _circle, 7: _square, 8: _triangle, 15: _star, 22: _ring, 40: _cross, 41: _crescent}

@@ -1,7 +1,7 @@
 """What happens to an image and its instances on the way to the network.
 
-Every chain of flips, resizes and crops is one affine map per axis. The image is resampled once, as bytes; polygons travel
-as vertices, and a run-length mask as the bitmap of its own box. No bitmap of the image is ever made.
+Every chain of flips, resizes and crops is one affine map per axis. The image is resampled once, as bytes; polygons
+travel as vertices, and a run-length mask as the bitmap of its own box. No bitmap of the image is ever made.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ class Instance:
         """(4,) xyxy of the outline in the frame."""
         if isinstance(self.outline, LocalMask):
             height, width = self.outline.bitmap.shape
-            corners = np.array([[self.outline.left, self.outline.top], [self.outline.left + width, self.outline.top + height]])
+            corners = np.array(
+                [[self.outline.left, self.outline.top], [self.outline.left + width, self.outline.top + height]]
+            )
         else:
             corners = np.concatenate(self.outline)
         corners = corners * self.scale + self.offset
@@ -43,8 +45,8 @@ class Instance:
     def region(self, height: int, width: int, size: int) -> Array:
         """The part (4,) xyxy of a (height, width) image that a stored mask of side `size` covers.
 
-        Whole pixels around what is visible of the outline, with one to spare. Where that is shorter than `size`, the stored
-        mask has the image's own pixels, and the targets cut out of it are exactly those of a full bitmap.
+        Whole pixels around what is visible of the outline, with one to spare. Where that is shorter than `size`, the
+        stored mask has the image's own pixels, and the targets cut out of it are exactly those of a full bitmap.
         """
         x0, y0, x1, y1 = self.extent()
         left, right = _interval(x0, x1, width, size)
@@ -105,23 +107,31 @@ class Geometry:
         span = np.abs(self.scale) * [pixels.shape[1], pixels.shape[0]]
         if np.allclose(span, [self.width, self.height]):  # nothing is cropped
             if pixels.shape[:2] != (self.height, self.width):
-                pixels = np.asarray(cv2.resize(pixels, (self.width, self.height), interpolation=cv2.INTER_LINEAR), np.uint8)
+                pixels = np.asarray(
+                    cv2.resize(pixels, (self.width, self.height), interpolation=cv2.INTER_LINEAR), np.uint8
+                )
             return pixels[:, ::-1] if self.scale[0] < 0 else pixels
         shift = self.scale * 0.5 + self.offset - 0.5  # between pixel centres
         return _warp(pixels, self.scale, shift, self.height, self.width, cv2.BORDER_REPLICATE)
 
     def instance(self, instance: Instance) -> Instance | None:
-        """The instance in the new frame, or None where nothing of its box is left. The box is clipped, not recomputed."""
+        """The instance in the new frame, or None where none of its box is left; the box is clipped, not recomputed."""
         corners = instance.box.reshape(2, 2) * self.scale + self.offset
         box = np.concatenate([corners.min(axis=0), corners.max(axis=0)]).clip(0, [self.width, self.height] * 2)
         if not (box[2:] > box[:2]).all():
             return None
-        return replace(instance, box=box, scale=instance.scale * self.scale, offset=instance.offset * self.scale + self.offset)
+        return replace(
+            instance, box=box, scale=instance.scale * self.scale, offset=instance.offset * self.scale + self.offset
+        )
 
 
-def _warp(pixels: NDArray[np.uint8], scale: Array, shift: Array, height: int, width: int, border: int) -> NDArray[np.uint8]:
+def _warp(
+    pixels: NDArray[np.uint8], scale: Array, shift: Array, height: int, width: int, border: int
+) -> NDArray[np.uint8]:
     matrix = np.array([[scale[0], 0, shift[0]], [0, scale[1], shift[1]]])
-    return np.asarray(cv2.warpAffine(pixels, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=border), np.uint8)
+    return np.asarray(
+        cv2.warpAffine(pixels, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=border), np.uint8
+    )
 
 
 def fit(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
@@ -142,7 +152,9 @@ class TrainGeometry:
         if rng.random() < config.flip:
             geometry = geometry.flip()
         if rng.random() < config.crop:
-            geometry = self._crop(geometry.resize(*fit(height, width, rng.choice(config.crop_short_sides), config.long_side)), rng)
+            geometry = self._crop(
+                geometry.resize(*fit(height, width, rng.choice(config.crop_short_sides), config.long_side)), rng
+            )
         return geometry.resize(*fit(geometry.height, geometry.width, rng.choice(config.short_sides), config.long_side))
 
     def _crop(self, geometry: Geometry, rng: Rng) -> Geometry:
@@ -154,11 +166,13 @@ class TrainGeometry:
         return geometry.crop(int(left), int(top), int(height), int(width))
 
 
-class TestGeometry:
+class EvaluationGeometry:
     """One resize, nothing random (reference, 3.3)."""
 
     def __init__(self, config: AugmentationConfig) -> None:
         self.config = config
 
     def __call__(self, height: int, width: int, rng: Rng) -> Geometry:
-        return Geometry.identity(height, width).resize(*fit(height, width, self.config.test_short_side, self.config.long_side))
+        return Geometry.identity(height, width).resize(
+            *fit(height, width, self.config.test_short_side, self.config.long_side)
+        )

@@ -21,13 +21,18 @@ def check_content(content: Any, path: Path) -> None:
     """
     if not isinstance(content, dict) or not all(isinstance(content.get(name), list) for name in FIELDS):
         found = ", ".join(content) if isinstance(content, dict) else type(content).__name__
-        raise UserError(f"{path} is not a COCO annotation file: it needs the lists images, annotations and categories; it has {found or 'nothing'}")
+        raise UserError(
+            f"{path} is not a COCO annotation file: it needs the lists images, annotations and categories; "
+            f"it has {found or 'nothing'}"
+        )
     for name, wanted in FIELDS.items():
         for position, entry in enumerate(content[name]):
             missing = [field for field in wanted if not isinstance(entry, dict) or field not in entry]
             if missing:
                 where = f"entry {position}" if not isinstance(entry, dict) or "id" not in entry else f"id {entry['id']}"
-                raise UserError(f"{path}: {name}, {where}, has no {' and no '.join(missing)}; COCO asks for {', '.join(wanted)}")
+                raise UserError(
+                    f"{path}: {name}, {where}, has no {' and no '.join(missing)}; COCO asks for {', '.join(wanted)}"
+                )
     if not content["categories"]:
         raise UserError(f"{path} has no categories; a model needs at least one class to learn")
     if not content["images"]:
@@ -36,7 +41,10 @@ def check_content(content: Any, path: Path) -> None:
     categories = _unique(content["categories"], "categories", path)
     for image in content["images"]:
         if not (_positive(image["height"]) and _positive(image["width"])):
-            raise UserError(f"{path}: image {image['id']} has size {image['width']}x{image['height']}; both must be positive whole numbers")
+            raise UserError(
+                f"{path}: image {image['id']} has size {image['width']}x{image['height']}; "
+                "both must be positive whole numbers"
+            )
     for annotation in content["annotations"]:
         _check_annotation(annotation, sizes, categories, path)
 
@@ -56,15 +64,24 @@ def _positive(value: Any) -> bool:
     return isinstance(value, int) and value > 0
 
 
-def _check_annotation(annotation: dict[str, Any], images: dict[int, Any], categories: dict[int, Any], path: Path) -> None:
+def _check_annotation(
+    annotation: dict[str, Any], images: dict[int, Any], categories: dict[int, Any], path: Path
+) -> None:
     where = f"{path}: annotation {annotation['id']} of image {annotation['image_id']}"
     if annotation["image_id"] not in images:
-        raise UserError(f"{path}: annotation {annotation['id']} names image {annotation['image_id']}, which is not among the {len(images)} images")
+        raise UserError(
+            f"{path}: annotation {annotation['id']} names image {annotation['image_id']}, "
+            f"which is not among the {len(images)} images"
+        )
     if annotation["category_id"] not in categories:
         known = ", ".join(map(str, sorted(categories)[:10])) + (", ..." if len(categories) > 10 else "")
-        raise UserError(f"{where} names category {annotation['category_id']}, which is not among the categories ({known})")
+        raise UserError(
+            f"{where} names category {annotation['category_id']}, which is not among the categories ({known})"
+        )
     box = annotation["bbox"]
-    if not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) and math.isfinite(v) for v in box)):
+    if not (
+        isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) and math.isfinite(v) for v in box)
+    ):
         raise UserError(f"{where} has box {box}; wanted four finite numbers x, y, width, height")
     fault = _mask_fault(annotation["segmentation"], images[annotation["image_id"]])
     if fault:
@@ -78,14 +95,17 @@ def _mask_fault(segmentation: Any, image: dict[str, Any]) -> str | None:
             return "no mask (an empty segmentation); wanted polygons or RLE"
         for polygon in segmentation:
             if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-                return f"a polygon of {len(polygon) if isinstance(polygon, list) else polygon!r} numbers; wanted x, y of three points or more"
+                length = len(polygon) if isinstance(polygon, list) else repr(polygon)
+                return f"a polygon of {length} numbers; wanted x, y of three points or more"
             if not all(isinstance(v, int | float) and math.isfinite(v) for v in polygon):
                 return "a polygon with a value that is no finite number"
         return None
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
         return f"a segmentation that is neither polygons nor RLE: {str(segmentation)[:60]}"
     if list(segmentation["size"]) != [image["height"], image["width"]]:
-        return f"an RLE of size {segmentation['size']}; its image is [{image['height']}, {image['width']}] (height, width)"
+        return (
+            f"an RLE of size {segmentation['size']}; its image is [{image['height']}, {image['width']}] (height, width)"
+        )
     counts = segmentation["counts"]
     if isinstance(counts, list) and sum(counts) != image["height"] * image["width"]:
         return f"an RLE whose runs sum to {sum(counts)}; its image has {image['height'] * image['width']} pixels"

@@ -20,23 +20,17 @@ KINDS = ("bbox", "segm")
 class CocoEvaluator:
     """Collects detections and computes AP, AP50, AP75, by size, AR, and AP per class, for boxes and masks.
 
+    The images that were given detections are the images that count: a trial on a few batches is judged on those.
+
     Args:
         content: the parsed annotation file.
-        image_ids: evaluate on these images only; all by default.
         backend: "pycocotools", or "faster_coco_eval" for the same numbers sooner.
     """
 
-    def __init__(self, content: dict[str, Any], image_ids: list[int] | None = None, backend: str = "pycocotools") -> None:
+    def __init__(self, content: dict[str, Any], backend: str = "pycocotools") -> None:
         self.backend = backend
-        categories = sorted(content["categories"], key=lambda category: category["id"])
-        self.category_ids = [category["id"] for category in categories]
-        self.names = [str(category["name"]) for category in categories]
-        wanted = set(image_ids) if image_ids is not None else {image["id"] for image in content["images"]}
-        self.truth = {
-            "images": [image for image in content["images"] if image["id"] in wanted],
-            "categories": categories,
-            "annotations": [_complete(annotation) for annotation in content["annotations"] if annotation["image_id"] in wanted],
-        }
+        self.content = content
+        self.categories = sorted(content["categories"], key=lambda category: category["id"])
         self.results: dict[int, list[dict[str, Any]]] = {}
 
     def reset(self) -> None:
@@ -46,7 +40,7 @@ class CocoEvaluator:
     def update(self, image_ids: list[int], detections: list[Detections]) -> None:
         """Add the detections of some images; masks become RLE here and are dropped."""
         for image_id, found in zip(image_ids, detections, strict=True):
-            self.results[image_id] = to_coco(image_id, found, self.category_ids)
+            self.results[image_id] = to_coco(image_id, found, [category["id"] for category in self.categories])
 
     def compute(self) -> dict[str, float]:
         """All metrics by name, such as `segm_AP`, `bbox_AP50`, `segm_AP/circle`; NaN where there is nothing to find.
@@ -54,14 +48,24 @@ class CocoEvaluator:
         With several processes, their results are put together first; each image counts once, and every process returns
         the same numbers.
         """
-        results = [result for _, found in sorted(self._of_all_ranks().items()) for result in found]
+        results = self._of_all_ranks()
+        truth = {
+            "images": [image for image in self.content["images"] if image["id"] in results],
+            "categories": self.categories,
+            "annotations": [
+                _complete(annotation) for annotation in self.content["annotations"] if annotation["image_id"] in results
+            ],
+        }
+        found = [result for _, of_image in sorted(results.items()) for result in of_image]
         metrics: dict[str, float] = {}
         for kind in KINDS:
-            stats, precision = self._evaluate(kind, results)
+            stats, precision = self._evaluate(kind, truth, found)
             metrics |= {f"{kind}_{name}": _defined(value) for name, value in zip(STATS, stats, strict=False)}
-            # (IoU thresholds, recalls, classes, areas, detections): all areas, 100 detections; -1 where a class is absent.
+            # (IoU thresholds, recalls, classes, areas, detections): all areas, 100 detections; -1: no such class.
             by_class = precision[:, :, :, 0, -1]
-            metrics |= {f"{kind}_AP/{name}": _defined(by_class[:, :, k].mean()) for k, name in enumerate(self.names)}
+            metrics |= {
+                f"{kind}_AP/{c['name']}": _defined(by_class[:, :, k].mean()) for k, c in enumerate(self.categories)
+            }
         return metrics
 
     def _of_all_ranks(self) -> dict[int, list[dict[str, Any]]]:
@@ -71,15 +75,18 @@ class CocoEvaluator:
         dist.all_gather_object(parts, self.results)
         return {image_id: found for part in parts for image_id, found in part.items()}
 
-    def _evaluate(self, kind: str, results: list[dict[str, Any]]) -> tuple[Any, Any]:
+    def _evaluate(self, kind: str, truth: dict[str, Any], found: list[dict[str, Any]]) -> tuple[Any, Any]:
         coco_class, evaluator_class = _backend(self.backend)
         with contextlib.redirect_stdout(io.StringIO()):  # both backends print tables
-            truth, found = coco_class(), coco_class()
-            truth.dataset = self.truth
-            truth.createIndex()
-            found.dataset = {**self.truth, "annotations": [_as_annotation(i, result, kind) for i, result in enumerate(results, 1)]}
-            found.createIndex()
-            evaluator = evaluator_class(truth, found, kind)
+            tables = [coco_class(), coco_class()]
+            tables[0].dataset = truth
+            tables[1].dataset = {
+                **truth,
+                "annotations": [_as_annotation(i, result, kind) for i, result in enumerate(found, 1)],
+            }
+            for one in tables:
+                one.createIndex()
+            evaluator = evaluator_class(*tables, kind)
             evaluator.evaluate()
             evaluator.accumulate()
             evaluator.summarize()
@@ -93,17 +100,18 @@ def _backend(name: str) -> tuple[Any, Any]:
 
         return COCO, COCOeval
     try:
-        from faster_coco_eval import COCO as FasterCOCO
-        from faster_coco_eval import COCOeval_faster
+        import faster_coco_eval
     except ImportError:
         from queryinst.errors import UserError
 
-        raise UserError("backend=faster_coco_eval needs the package faster-coco-eval: pip install 'queryinst[fast]'") from None
-    return FasterCOCO, COCOeval_faster
+        raise UserError(
+            "backend=faster_coco_eval needs the package faster-coco-eval: pip install 'queryinst[fast]'"
+        ) from None
+    return faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster
 
 
 def to_coco(image_id: int, detections: Detections, category_ids: list[int]) -> list[dict[str, Any]]:
-    """Detections of one image as entries of a COCO results file (box as x, y, width, height; mask as compressed RLE)."""
+    """Detections of one image as entries of a COCO results file: box as x, y, width, height; mask as compressed RLE."""
     boxes = detections.boxes.cpu().numpy()
     masks = detections.masks.cpu().numpy()
     return [
@@ -112,21 +120,27 @@ def to_coco(image_id: int, detections: Detections, category_ids: list[int]) -> l
             "category_id": category_ids[label],
             "bbox": [float(v) for v in (*box[:2], *(box[2:] - box[:2]))],
             "score": score,
-            "segmentation": mask_ops.encode(mask_ops.paste(mask, box, detections.size), detections.size),
+            "segmentation": _text(mask_ops.encode(mask_ops.paste(mask, box, detections.size), detections.size)),
         }
-        for box, mask, label, score in zip(boxes, masks, detections.labels.tolist(), detections.scores.tolist(), strict=True)
+        for box, mask, label, score in zip(
+            boxes, masks, detections.labels.tolist(), detections.scores.tolist(), strict=True
+        )
     ]
 
 
+def _text(rle: mask_ops.Rle) -> mask_ops.Rle:
+    return {**rle, "counts": rle["counts"].decode()}  # JSON has no bytes
+
+
 def _as_annotation(number: int, result: dict[str, Any], kind: str) -> dict[str, Any]:
-    """What pycocotools' `loadRes` would make of a result, which fails on an empty list and mixes up the two kinds of area."""
+    """What pycocotools' `loadRes` makes of a result; but that fails on an empty list and mixes up two kinds of area."""
     area = result["bbox"][2] * result["bbox"][3] if kind == "bbox" else float(mask_ops.area(result["segmentation"]))
     return {**result, "id": number, "iscrowd": 0, "area": area}
 
 
 def _complete(annotation: dict[str, Any]) -> dict[str, Any]:
     """An annotation with the fields that COCO asks for and hand-made files leave out."""
-    x, y, width, height = annotation["bbox"]
+    width, height = annotation["bbox"][2:]
     return {"iscrowd": 0, "area": width * height, **annotation}
 
 

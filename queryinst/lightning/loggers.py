@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only
 
 from queryinst.config import LoggerConfig
 
 
-def build_loggers(config: LoggerConfig, folder: Path, run_id: str, name: str, settings: dict[str, Any], first_step: int) -> list[Logger]:
+def build_loggers(
+    config: LoggerConfig, folder: Path, run_id: str, name: str, settings: dict[str, Any], first_step: int
+) -> list[Logger]:
     """The loggers that `config` asks for.
 
     Args:
@@ -20,7 +22,7 @@ def build_loggers(config: LoggerConfig, folder: Path, run_id: str, name: str, se
         run_id: identity of the run, and W&B's run id, so that a resumed run continues its own curves.
         name: of the run.
         settings: flat hyperparameters.
-        first_step: where training begins; more than 0 when it resumes. Rows of a CSV file from there on are written again.
+        first_step: where training begins; more than 0 when it resumes. CSV rows from there on are written again.
     """
     loggers: list[Logger] = []
     if config.csv:

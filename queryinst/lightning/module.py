@@ -29,7 +29,7 @@ class QueryInstModule(pl.LightningModule):
             `val/segm_AP` and so on, those of stage s as `val/stage_{s + 1}/segm_AP`.
         postprocess: how detections are made.
         training: criterion, optimizer, schedule and batch size; None for evaluation only.
-        record: plain values kept in every checkpoint (configuration, categories), so that a checkpoint is enough to go on.
+        record: plain values kept in every checkpoint (configuration, categories): all that it takes to use it.
         folder: of the run; where the inputs of a failed step are kept.
     """
 
@@ -68,23 +68,32 @@ class QueryInstModule(pl.LightningModule):
         return losses.sum()
 
     def _log_losses(self, losses: Tensor) -> None:
-        named = {"train/loss": losses.sum()}
+        named = {"train/loss": losses.sum(), "train/lr": self._learning_rate()}
         for stage, row in enumerate(losses, 1):
             named |= {f"train/stage_{stage}/loss_{term}": value for term, value in zip(TERMS, row, strict=True)}
         self.log_dict(named, batch_size=1)
+
+    def _learning_rate(self) -> float:
+        """That of the last parameter group: the rest of the network, not the backbone."""
+        return float(self.trainer.optimizers[0].param_groups[-1]["lr"]) if self._trainer else 0.0
 
     def _keep(self, batch: Batch, error: NonFiniteError) -> str:
         """Write what it takes to repeat a step that failed, and say so."""
         path = self.folder / f"failed-step-{self.global_step}.pt"
         images = batch.image_ids if error.image is None else [batch.image_ids[error.image]]
-        content = {"images": batch.images, "sizes": batch.sizes, "image_ids": batch.image_ids, "targets": vars(batch.targets)}
+        content = {
+            "images": batch.images,
+            "sizes": batch.sizes,
+            "image_ids": batch.image_ids,
+            "targets": vars(batch.targets),
+        }
         torch.save({**content, "state_dict": self.model.state_dict(), "record": self.record}, path)
         return (
-            f"{error} at step {self.global_step} (image {', '.join(map(str, images))}); the batch and the weights are kept in {path}. "
-            "Usually the learning rate is too high for the batch (optimizer.lr), or a ground-truth box is broken"
+            f"{error} at step {self.global_step} (image {', '.join(map(str, images))}); the batch and the weights are "
+            f"kept in {path}. Usually optimizer.lr is too high for the batch, or a ground-truth box is broken"
         )
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> list[Detections]:
+    def validation_step(self, batch: Batch, batch_idx: int) -> list[Detections]:  # type: ignore[override]
         output = self.model(batch.images, batch.sizes)
         for stage, evaluator in self.evaluators.items():
             found = detect(self.model, output, batch.sizes, batch.original_sizes, self.postprocess, stage)
@@ -101,7 +110,9 @@ class QueryInstModule(pl.LightningModule):
             prefix = "" if stage == -1 else f"stage_{stage + 1}/"
             self.metrics |= {f"{prefix}{name}": value for name, value in evaluator.compute().items()}
         # Every rank has the same numbers already.
-        self.log_dict({f"val/{name}": value for name, value in self.metrics.items() if value == value}, rank_zero_only=True)
+        self.log_dict(
+            {f"val/{name}": value for name, value in self.metrics.items() if value == value}, rank_zero_only=True
+        )
 
     def configure_optimizers(self) -> Any:
         assert self.training_parts
@@ -118,7 +129,12 @@ class Training:
     """What a module needs to train."""
 
     def __init__(
-        self, criterion: Criterion, optimizer: OptimizerConfig, schedule: ScheduleConfig, batch_size: int, steps_per_epoch: int
+        self,
+        criterion: Criterion,
+        optimizer: OptimizerConfig,
+        schedule: ScheduleConfig,
+        batch_size: int,
+        steps_per_epoch: int,
     ) -> None:
         self.criterion, self.optimizer, self.schedule = criterion, optimizer, schedule
         self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch

@@ -41,7 +41,9 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig, lr: float) -> li
 def optimizer(model: nn.Module, config: OptimizerConfig, batch_size: int) -> torch.optim.AdamW:
     """AdamW with the learning rate scaled linearly from `lr_batch` to the images of a step."""
     lr = config.lr * batch_size / config.lr_batch
-    return torch.optim.AdamW(parameter_groups(model, config, lr), lr=lr, betas=(config.betas[0], config.betas[1]), fused=True)
+    return torch.optim.AdamW(
+        parameter_groups(model, config, lr), lr=lr, betas=(config.betas[0], config.betas[1]), fused=True
+    )
 
 
 def learning_rate(config: ScheduleConfig, steps_per_epoch: int) -> Callable[[int], float]:

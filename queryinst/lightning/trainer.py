@@ -18,14 +18,25 @@ BEST, LAST = "best.ckpt", "last.ckpt"
 
 
 def build_trainer(
-    config: TrainerConfig, optimizer: OptimizerConfig, schedule: ScheduleConfig, callbacks: list[pl.Callback], loggers: list[Logger], folder: Path
+    config: TrainerConfig,
+    optimizer: OptimizerConfig,
+    schedule: ScheduleConfig,
+    callbacks: list[pl.Callback],
+    loggers: list[Logger],
+    folder: Path,
 ) -> pl.Trainer:
     """The Trainer of a training run, which keeps `best.ckpt` (by val/segm_AP) and `last.ckpt` in `folder`."""
-    quiet()
     if config.threads:
         torch.set_num_threads(config.threads)
     keepers: list[pl.Callback] = [
-        ModelCheckpoint(folder, "best", monitor="val/segm_AP", mode="max", enable_version_counter=False, save_on_train_epoch_end=False),
+        ModelCheckpoint(
+            folder,
+            "best",
+            monitor="val/segm_AP",
+            mode="max",
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,
+        ),
         ModelCheckpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True),
     ]
     settings: dict[str, Any] = {
@@ -53,6 +64,7 @@ def build_trainer(
 
 def trainer_of(settings: dict[str, Any]) -> pl.Trainer:
     """`pl.Trainer(**settings)`, with a sentence where Lightning does not take them."""
+    quiet()
     try:
         return pl.Trainer(**settings)
     except (TypeError, ValueError, RuntimeError) as error:  # Lightning's MisconfigurationException is one of the last
@@ -87,7 +99,9 @@ def instantiate(nodes: dict[str, Any], kind: str) -> list[Any]:
         try:
             made.append(getattr(importlib.import_module(module), attribute)(**arguments))
         except (ImportError, AttributeError, ValueError) as error:
-            raise UserError(f"{kind}.extra.{name}: _target_ '{target}' names nothing that can be imported: {error}") from error
+            raise UserError(
+                f"{kind}.extra.{name}: _target_ '{target}' names nothing that can be imported: {error}"
+            ) from error
         except TypeError as error:
             raise UserError(f"{kind}.extra.{name}: {target} does not take these arguments: {error}") from error
     return made
@@ -97,5 +111,9 @@ def quiet() -> None:
     """Leave out what Lightning says on every run and what does not concern the user."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*Checkpoint directory .* exists and is not empty.*", ".*`LeafSpec` is deprecated.*"):
+    for message in (
+        ".*does not have many workers.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*LeafSpec.* is deprecated.*",
+    ):
         warnings.filterwarnings("ignore", message)

@@ -1,11 +1,11 @@
 """Backbones: four feature maps C2..C5 at strides 4, 8, 16, 32."""
 
+import itertools
+
 import torchvision
 from torch import Tensor, nn
 
 from queryinst.config import BackboneConfig
-
-RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 
 
 class Backbone(nn.Module):
@@ -29,11 +29,13 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def freeze(self) -> None:
+        """Called once the parts exist: what does not train gets no gradient and is in evaluation mode from then on."""
         for part in self.parts()[: self.frozen_stages + 1]:
             part.requires_grad_(False)
         if self.norm == "frozen":
             for norm in self.norms():
                 norm.requires_grad_(False)
+        self.train()
 
     def norms(self) -> list[nn.Module]:
         return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -84,13 +86,15 @@ class TinyNet(Backbone):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__(config)
         widths = (24, *self.channels)
-        self.stem = nn.Sequential(nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)
+        )
         self.layers = nn.ModuleList(
             torchvision.models.resnet.BasicBlock(
                 before, after, stride=2,
                 downsample=nn.Sequential(nn.Conv2d(before, after, 1, 2, bias=False), nn.BatchNorm2d(after)),
             )
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in itertools.pairwise(widths)
         )  # fmt: skip
         self.freeze()
 

@@ -22,7 +22,7 @@ class FFN(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.relu(self.fc1(x)))  # type: ignore[no-any-return]
+        return self.fc2(F.relu(self.fc1(x)))
 
 
 class Block(nn.Module):

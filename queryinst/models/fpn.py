@@ -17,8 +17,8 @@ class FPN(nn.Module):
         self.lateral = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in in_channels)
         self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
         for conv in [*self.lateral, *self.output]:
-            nn.init.xavier_uniform_(conv.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+            nn.init.xavier_uniform_(conv.weight)
+            nn.init.zeros_(conv.bias)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """C2..C5 to P2..P5, each (B, channels, H / stride, W / stride)."""

@@ -24,7 +24,9 @@ class ConvNorm(nn.Module):
         x = self.conv(x)
         if len(x) == 0:
             bn = self.bn
-            return F.relu(F.batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias, training=False, eps=bn.eps))
+            return F.relu(
+                F.batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias, training=False, eps=bn.eps)
+            )
         return F.relu(self.bn(x))
 
 

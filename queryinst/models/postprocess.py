@@ -43,8 +43,14 @@ def detect(
     boxes = boxes[image, query] / (extent / original)[:, None]
     if config.clip_boxes:
         boxes = box_ops.clip(boxes, original_sizes[:, None])
-    keep = (boxes[..., 2:] - boxes[..., :2] > config.min_side).all(-1) if config.min_side else torch.ones_like(scores, dtype=torch.bool)
+    keep = (
+        (boxes[..., 2:] - boxes[..., :2] > config.min_side).all(-1)
+        if config.min_side
+        else torch.ones_like(scores, dtype=torch.bool)
+    )
     return [
-        Detections(boxes[i][keep[i]], scores[i][keep[i]], label[i][keep[i]], masks[i][keep[i]], (int(height), int(width)))
+        Detections(
+            boxes[i][keep[i]], scores[i][keep[i]], label[i][keep[i]], masks[i][keep[i]], (int(height), int(width))
+        )
         for i, (height, width) in enumerate(original_sizes.tolist())
     ]

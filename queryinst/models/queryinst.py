@@ -1,6 +1,7 @@
 """QueryInst in one read: backbone, FPN, learnable proposals, S stages of box and mask head."""
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,8 @@ class QueryInst(nn.Module):
         self.backbone = build_backbone(backbone)
         self.neck = FPN(self.backbone.channels, model.width)
         self.queries = Proposals(model.num_proposals, model.width, model.proposal_init, model.detach_proposals)
-        self.stages = nn.ModuleList(Stage(model, num_classes) for _ in range(model.num_stages))
+        stages = nn.ModuleList(Stage(model, num_classes) for _ in range(model.num_stages))
+        self.stages = cast(list[Stage], stages)  # for the type checker, which knows only Modules in a ModuleList
 
     def forward(self, images: Tensor, sizes: Tensor) -> Output:
         """Images to the outputs of every stage.
@@ -89,8 +91,8 @@ class QueryInst(nn.Module):
             rows: which queries of which stage, and the class to draw. Heads 0..S-2 serve in training only.
 
         Returns:
-            for each stage asked for, mask logits (M, 2k, 2k) in the frame of the stage's own box (`output.stages[i].boxes`,
-            not clipped).
+            for each stage asked for, mask logits (M, 2k, 2k) in the frame of the stage's own box
+            (`output.stages[i].boxes`, not clipped).
         """
         picks = {index: self._distinct(row, len(self.queries.features)) for index, row in rows.items()}
         # One call for all stages: its backward zero-fills a gradient of the whole pyramid on every call.

@@ -41,11 +41,13 @@ def giou(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:
     """Generalized IoU of boxes that broadcast: (..., 4) with (..., 4) to (...), in -1..1.
 
     Union and enclosure are held at `eps` or more, as in MMDetection, so that two empty boxes give a number
-    (torchvision's version gives NaN there, which no assignment survives). For all pairs unsqueeze: `giou(a[:, None], b)`.
+    (torchvision's version gives NaN there, which no assignment survives). All pairs are `giou(a[:, None], b)`.
     """
     overlap = area(torch.cat([torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])], dim=-1))
     union = (area(a) + area(b) - overlap).clamp(min=eps)
-    hull = area(torch.cat([torch.minimum(a[..., :2], b[..., :2]), torch.maximum(a[..., 2:], b[..., 2:])], dim=-1)).clamp(min=eps)
+    hull = area(
+        torch.cat([torch.minimum(a[..., :2], b[..., :2]), torch.maximum(a[..., 2:], b[..., 2:])], dim=-1)
+    ).clamp(min=eps)
     return overlap / union - (hull - union) / hull
 
 

@@ -28,7 +28,9 @@ class LocalMask(NamedTuple):
         return canvas
 
 
-def paste(probabilities: NDArray[np.float32], box: NDArray[np.float32], size: tuple[int, int], threshold: float = 0.5) -> LocalMask:
+def paste(
+    probabilities: NDArray[np.float32], box: NDArray[np.float32], size: tuple[int, int], threshold: float = 0.5
+) -> LocalMask:
     """Resample a predicted mask to image pixels, inside its box only.
 
     Bilinear at pixel centres with zeros around the mask, then `>= threshold`: the same pixels as pasting into the whole
@@ -71,7 +73,7 @@ def encode(mask: LocalMask, size: tuple[int, int]) -> Rle:
     counts = np.diff(edges, prepend=0, append=size[0] * size[1]).tolist()
     if counts[-1] == 0:  # the last run of ones reaches the last pixel
         counts.pop()
-    return coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size)  # type: ignore[no-any-return]
+    return coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size)
 
 
 def run_lengths(rle: Rle) -> NDArray[np.int64]:
@@ -114,7 +116,7 @@ def decode(rle: Rle) -> LocalMask:
 def rasterise(polygons: Polygons, height: int, width: int) -> NDArray[np.uint8]:
     """Polygons in pixels of a (height, width) frame to its bitmap; they may leave the frame."""
     codes = coco_mask.frPyObjects([polygon.ravel().tolist() for polygon in polygons], height, width)
-    return coco_mask.decode(coco_mask.merge(codes))  # type: ignore[no-any-return]
+    return coco_mask.decode(coco_mask.merge(codes))
 
 
 def area(rle: Rle) -> int:

@@ -13,10 +13,10 @@ SAMPLES = 2  # sampling points a side in each cell of the result
 class FeaturePyramid:
     """P2..P5, each (B, C, H / stride, W / stride), and how regions are read from them.
 
-    RoIAlign, sampling ratio 2, aligned, averaged (reference, 1.5). On a CPU every cell of the result is a weighted sum of
-    16 pixels, which is what an embedding bag computes: all levels in one call, several times faster than torchvision's
-    kernel forward and backward on small images. Elsewhere torchvision's kernel does it, level by level. The two agree to
-    rounding.
+    RoIAlign, sampling ratio 2, aligned, averaged (reference, 1.5). On a CPU every cell of the result is a weighted sum
+    of 16 pixels, which is what an embedding bag computes: all levels in one call, several times faster than
+    torchvision's kernel forward and backward on small images. Elsewhere torchvision's kernel does it, level by level.
+    The two agree to rounding.
     """
 
     def __init__(self, maps: list[Tensor]) -> None:
@@ -61,11 +61,18 @@ class FeaturePyramid:
         row, row_weight = _taps(low[:, 1], high[:, 1], height, size)
         column, column_weight = _taps(low[:, 0], high[:, 0], width, size)
         start = first[level] + image * height * width
-        index = start.view(-1, 1, 1, 1, 1) + row[:, :, None, :, None] * width.view(-1, 1, 1, 1, 1) + column[:, None, :, None, :]
+        index = (
+            start.view(-1, 1, 1, 1, 1)
+            + row[:, :, None, :, None] * width.view(-1, 1, 1, 1, 1)
+            + column[:, None, :, None, :]
+        )
         weight = row_weight[:, :, None, :, None] * column_weight[:, None, :, None, :]
         taps = (2 * SAMPLES) ** 2
         cells = F.embedding_bag(
-            index.view(-1, taps), self._table, per_sample_weights=weight.view(-1, taps).to(self._table.dtype), mode="sum"
+            index.view(-1, taps),
+            self._table,
+            per_sample_weights=weight.view(-1, taps).to(self._table.dtype),
+            mode="sum",
         )
         return cells.view(len(boxes), size, size, cells.shape[1]).permute(0, 3, 1, 2)
 

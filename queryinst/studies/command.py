@@ -14,9 +14,11 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from queryinst.config import check, walk
+from queryinst.config import check
 from queryinst.errors import UserError, nearest
+from queryinst.settings import walk
 
+KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
 PACKAGE = Path(__file__).parents[1]
 # In an installed wheel `conf` travels inside the package; in a checkout it lies beside it.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
@@ -67,7 +69,12 @@ def typed(composed: DictConfig, schema: type[Any]) -> Any:
     if missing:
         meaning = {key: entry.metadata["meaning"] for key, entry, _ in walk(schema())}.get(missing[0], "a value")
         raise UserError(f"{missing[0]} must be given ({meaning}): add {missing[0]}=VALUE to the command")
-    config = OmegaConf.to_object(composed)
+    try:  # onto a fresh schema: Hydra lets `+key=value` add to a node what its dataclass does not have
+        config = OmegaConf.to_object(
+            OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.to_container(composed, resolve=True))
+        )
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error, schema)) from None
     check(config)
     return config
 
@@ -87,12 +94,17 @@ def explain(error: Exception, schema: type[Any]) -> str:
     text = str(error) + (f"\n{error.__cause__}" if error.__cause__ else "")
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
-        if error.options:
-            return f"{group} has no option '{option}'; it has {', '.join(error.options)}{nearest(option, error.options)}"
-        return f"there is no group of settings '{group}'{nearest(group, groups())}; the groups are {', '.join(groups())}"
+        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        if options:
+            return f"{group} has no option '{option}'; it has {', '.join(options)}{nearest(option, options)}"
+        return (
+            f"there is no group of settings '{group}'{nearest(group, groups())}; the groups are {', '.join(groups())}"
+        )
     where = _first(r"In '([^']+)'", text)
     place = f" in {CONF.name}/{where}.yaml" if where else ""
-    unknown = _first(r"[Kk]ey '([^']+)' (?:is )?not in", text) or _first(r"Could not (?:override|append to|delete from) config(?: key)? '?([\w.@/]+)", text)
+    unknown = _first(r"[Kk]ey '([^']+)' (?:is )?not in", text) or _first(
+        r"Could not (?:override|append to|delete from) config(?: key)? '?([\w.@/]+)", text
+    )
     key = _first(r"full_key: ([\w.\[\]]+)", text) or _first(r"Could not override '([^']+)'", text) or unknown
     if unknown or "Could not override" in text:
         known = [*(name for name, _, _ in walk(schema())), *_nodes(schema()), *groups()]
@@ -100,12 +112,15 @@ def explain(error: Exception, schema: type[Any]) -> str:
     wrong = _first(r"Value (.+) could not be converted", text) or _first(r"(Invalid .+)", text)
     if key and wrong:
         return f"{key}{place}: value {_lowered(text, wrong)}"
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())[:500]
+    return (
+        "the command line cannot be read: "
+        + " ".join(line.strip() for line in text.splitlines() if line.strip() and "https:" not in line)[:300]
+    )
 
 
 def _lowered(text: str, wrong: str) -> str:
     target = _first(r"could not be converted to (\w+)", text)
-    return f"{wrong} is not a {target.lower()}" if target else wrong
+    return f"{wrong} cannot be read as {KINDS.get(target, target)}" if target else wrong
 
 
 def _first(pattern: str, text: str) -> str | None:

@@ -5,9 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from queryinst.config import TrainConfig, walk
+from queryinst.config import TrainConfig
 from queryinst.data import shapes
 from queryinst.errors import UserError
+from queryinst.settings import walk
 
 
 def identity(config: TrainConfig) -> dict[str, Any]:
@@ -25,7 +26,9 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     else:
         root = Path(config.data.root)
         for split, name in (("train", config.data.train_annotations), ("val", config.data.val_annotations)):
-            values[f"data.{split}"] = _digest(root / name, f"data.{split}_annotations") if (root / name).is_file() else "missing"
+            values[f"data.{split}"] = (
+                _digest(root / name, f"data.{split}_annotations") if (root / name).is_file() else "missing"
+            )
     return values
 
 

@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from queryinst import __version__
 from queryinst.config import TrainConfig
-from queryinst.models.queryinst import QueryInst
 
-RESULT = "result.json"
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "numpy", "pycocotools")
 
 
@@ -44,7 +41,11 @@ def describe(config: TrainConfig, identity: dict[str, Any], run_id: str) -> dict
         "id": run_id,
         "identity": identity,
         "config": dataclasses.asdict(config),
-        "versions": {"queryinst": __version__, "python": platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}},
+        "versions": {
+            "queryinst": __version__,
+            "python": platform.python_version(),
+            **{p: importlib.metadata.version(p) for p in PACKAGES},
+        },
         "git": git_state(),
         "hardware": hardware(),
     }
@@ -78,23 +79,6 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
-def parameters(model: QueryInst) -> int:
-    """Number of parameters, frozen ones too."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def flops(model: QueryInst, height: int, width: int) -> int:
-    """Floating point operations (a multiply-add is two) of one image's stages, masks not counted, nor is RoIAlign."""
-    training, trainable = model.training, [p for p in model.parameters() if p.requires_grad]
-    model.eval().requires_grad_(False)  # the counter's hooks trip over parameters with gradients under no_grad
-    device = model.mean.device
-    image = torch.zeros(1, 3, height, width, dtype=torch.uint8, device=device)
-    with FlopCounterMode(display=False) as counter:
-        model(image, torch.tensor([[height, width]], device=device))
-    for parameter in trainable:
-        parameter.requires_grad_(True)
-    model.train(training)
-    return counter.get_total_flops()
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

@@ -56,7 +56,9 @@ def predictions(picture: Picture, detections: Detections, names: Sequence[str]) 
     """An image with what was found in it: mask, contour, class and score."""
     found = detections.cpu()
     masks = [paste(mask, box, found.size) for mask, box in zip(found.masks.numpy(), found.boxes.numpy(), strict=True)]
-    captions = [f"{names[label]} {score:.2f}" for label, score in zip(found.labels.tolist(), found.scores.tolist(), strict=True)]
+    captions = [
+        f"{names[label]} {score:.2f}" for label, score in zip(found.labels.tolist(), found.scores.tolist(), strict=True)
+    ]
     return overlay(picture, masks, captions)
 
 

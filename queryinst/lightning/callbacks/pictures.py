@@ -31,7 +31,13 @@ class Pictures(pl.Callback):
         self.found: dict[int, Detections] = {}
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         for image_id, detections in zip(batch.image_ids, outputs, strict=True):
             if image_id in self.images:
@@ -41,7 +47,9 @@ class Pictures(pl.Callback):
         if trainer.state.fn != "fit" or not self.found:
             return
         names = self.source.categories.names
-        rows = [self._row(self.images[image_id], detections, names) for image_id, detections in sorted(self.found.items())]
+        rows = [
+            self._row(self.images[image_id], detections, names) for image_id, detections in sorted(self.found.items())
+        ]
         half = -(-len(rows) // 2)  # two images side by side
         rows = [left + right for left, right in zip(rows[:half], [*rows[half:], rows[-1]], strict=False)]
         picture = draw.grid(rows, ["ground truth", "prediction"] * 2)
@@ -62,7 +70,11 @@ def ground_truth(pixels: NDArray[np.uint8], image: ImageFile, source: CocoFile) 
     names = dict(zip(source.categories.ids, source.categories.names, strict=True))
     for annotation in source.annotations(image):
         outline = outline_of(annotation["segmentation"])
-        masks.append(outline if isinstance(outline, LocalMask) else LocalMask(rasterise(outline, image.height, image.width), 0, 0))
+        masks.append(
+            outline
+            if isinstance(outline, LocalMask)
+            else LocalMask(rasterise(outline, image.height, image.width), 0, 0)
+        )
         captions.append(names[annotation["category_id"]] + (" (crowd)" if annotation.get("iscrowd") else ""))
     return draw.overlay(pixels, masks, captions)
 

@@ -25,7 +25,6 @@ class RunProgress(pl.callbacks.ProgressBar):
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._begun, self._first_step, self._said = 0.0, 0, 0.0
-        self._loss: float | None = None
         self._scores = ""
 
     def disable(self) -> None:  # Lightning calls this on all ranks but the first
@@ -38,50 +37,70 @@ class RunProgress(pl.callbacks.ProgressBar):
         if self.enabled:
             self.console.print(*args, **kwargs)
 
+    def say(self, text: str) -> None:
+        """Print plain text above the bar."""
+        if self.enabled:
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._begun = self._said = time.monotonic()
         self._first_step = trainer.global_step
         if self.enabled and self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[status]}"), TimeElapsedColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[status]}"),
+                TimeElapsedColumn(),
+            )
             self._bar = Progress(*columns, console=self.console)
             self._task = self._bar.add_task("", total=self._total(trainer), completed=trainer.global_step, status="")
             self._bar.start()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if not self.enabled:
             return
         if self._bar:
-            loss = trainer.callback_metrics.get("train/loss")
-            self._loss = float(loss) if loss is not None else None
-            self._bar.update(self._task, completed=trainer.global_step, description=self._where(trainer), status=self._status(trainer))
+            self._bar.update(
+                self._task,
+                completed=trainer.global_step,
+                description=self._where(trainer),
+                status=self._status(trainer),
+            )
         elif time.monotonic() - self._said > SAY_EVERY:
-            self._say(trainer)
+            self._say_where(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = trainer.callback_metrics
-        scores = [f"{label} AP {float(metrics[key]):.3f}" for label, key in (("mask", "val/segm_AP"), ("box", "val/bbox_AP")) if key in metrics]
+        scores = [
+            f"{label} AP {float(metrics[key]):.3f}"
+            for label, key in (("mask", "val/segm_AP"), ("box", "val/bbox_AP"))
+            if key in metrics
+        ]
         self._scores = "  ".join(scores)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.enabled and not self._bar:
-            self._say(trainer)
+            self._say_where(trainer)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if self._bar:
             self._bar.stop()
             self._bar = None
 
-    def _say(self, trainer: pl.Trainer) -> None:
+    def _say_where(self, trainer: pl.Trainer) -> None:
         self._said = time.monotonic()
-        loss = trainer.callback_metrics.get("train/loss")
-        self._loss = float(loss) if loss is not None else None
-        self.console.print(f"{self._where(trainer)}  {self._status(trainer)}", highlight=False, soft_wrap=True)
+        self.say(f"{self._where(trainer)}  {self._status(trainer)}")
 
     def _where(self, trainer: pl.Trainer) -> str:
-        return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}/{self._total(trainer)}"
+        return (
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}/{self._total(trainer)}"
+        )
 
     def _status(self, trainer: pl.Trainer) -> str:
-        parts = [f"loss {self._loss:.2f}" if self._loss is not None else "", self._scores]
+        loss = trainer.callback_metrics.get("train/loss")
+        parts = [f"loss {float(loss):.2f}" if loss is not None else "", self._scores]
         speed = trainer.callback_metrics.get("train/images_per_second")
         parts.append(f"{float(speed):.0f} images/s" if speed is not None else "")
         done = trainer.global_step - self._first_step

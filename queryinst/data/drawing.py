@@ -1,0 +1,117 @@
+"""Textures and outlines that the images of `shapes` are made of."""
+
+import colorsys
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Rng = np.random.Generator
+Points = NDArray[np.float64]  # (corners, 2) x, y
+
+
+def background(rng: Rng, width: int, height: int) -> NDArray[np.float32]:
+    """A texture, and up to three borders behind which another texture lies: edges that are no objects."""
+    picture = texture(rng, width, height)
+    for _ in range(rng.integers(0, 4)):
+        along = _along(rng, width, height)
+        behind = along > rng.uniform(along.min(), along.max())
+        picture[behind] = texture(rng, width, height)[behind]
+    return picture
+
+
+def _along(rng: Rng, width: int, height: int) -> NDArray[np.float32]:
+    """How far each pixel lies in some direction, (height, width)."""
+    angle = rng.uniform(0, 2 * np.pi)
+    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
+    return x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
+
+
+def typical_hue(rng: Rng, number: int, of: int) -> float | None:
+    """A hue near the `number`-th of `of` round the colour circle, overlapping its neighbours; one time in six, none."""
+    return None if rng.random() < 1 / 6 else rng.normal(number / of, 0.04) % 1
+
+
+def texture(rng: Rng, width: int, height: int, hue: float | None = None) -> NDArray[np.float32]:
+    """Two colours mixed by stripes, by blurred noise, or by a gradient: (height, width, 3) float32 in 0..255."""
+    kind, along = rng.integers(3), _along(rng, width, height)
+    if kind == 0:
+        mix = 0.5 + 0.5 * np.sin(along * rng.uniform(0.3, 1.2) + rng.uniform(0, 6))
+    elif kind == 1:
+        coarse = rng.random((height // 6 + 2, width // 6 + 2)).astype(np.float32)
+        mix = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    else:
+        mix = (along - along.min()) / (np.ptp(along) + 1)
+    first, second = rng.uniform(20, 235, 3), rng.uniform(-60, 60, 3)
+    if hue is not None:
+        value = rng.uniform(0.45, 1.0)
+        first = 255 * np.array(colorsys.hsv_to_rgb(hue, rng.uniform(0.45, 1.0), value))
+        second = 255 * np.array(colorsys.hsv_to_rgb(hue, rng.uniform(0.45, 1.0), rng.uniform(0.45, 1.0))) - first
+    return first.astype(np.float32) + second.astype(np.float32) * (mix[..., None] - np.float32(0.5))
+
+
+def place(outline: list[Points], centre: Points, radius: float, rng: Rng) -> list[Points]:
+    """Stretch a unit outline a little, turn it, scale it and move it."""
+    angle, stretch = rng.uniform(0, 2 * np.pi), rng.uniform(0.75, 1.0)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    return [(points * [1, stretch]) @ turn * radius + centre for points in outline]
+
+
+def _regular(corners: int) -> Points:
+    angle = np.arange(corners) * 2 * np.pi / corners
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def _circle(rng: Rng) -> list[Points]:
+    return [_regular(40)]
+
+
+def _square(rng: Rng) -> list[Points]:
+    return [_regular(4)]
+
+
+def _triangle(rng: Rng) -> list[Points]:
+    return [_regular(3)]
+
+
+def _star(rng: Rng) -> list[Points]:
+    points = _regular(10)
+    points[1::2] *= rng.uniform(0.38, 0.5)
+    return [points]
+
+
+def _ring(rng: Rng) -> list[Points]:
+    return [_regular(40), _regular(40) * rng.uniform(0.45, 0.65)]
+
+
+def _cross(rng: Rng) -> list[Points]:
+    arm = rng.uniform(0.18, 0.3)
+    corner = np.array([[1, arm], [arm, arm], [arm, 1]])
+    turn = np.array([[0, 1], [-1, 0]])
+    return [np.concatenate([corner @ np.linalg.matrix_power(turn, quarter) for quarter in range(4)])]
+
+
+def _crescent(rng: Rng) -> list[Points]:
+    angle = np.linspace(0.25 * np.pi, 1.75 * np.pi, 28)
+    outer = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    bulge = rng.uniform(-0.35, 0.0)  # where the inner arc crosses the axis
+    inner = np.stack(
+        [
+            bulge + (outer[0, 0] - bulge) * (1 - np.sin(np.linspace(0, np.pi, 28))),
+            np.linspace(outer[-1, 1], outer[0, 1], 28),
+        ],
+        axis=1,
+    )
+    return [np.concatenate([outer, inner])]
+
+
+OUTLINES: dict[str, Callable[[Rng], list[Points]]] = {
+    "circle": _circle,
+    "square": _square,
+    "triangle": _triangle,
+    "star": _star,
+    "ring": _ring,
+    "cross": _cross,
+    "crescent": _crescent,
+}

@@ -1,0 +1,119 @@
+"""A training run from its configuration: everything is built, trained, and evaluated with the best weights."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from queryinst.checkpoints.load import load, start_backbone, start_from
+from queryinst.config import TrainConfig
+from queryinst.criterion.criterion import Criterion
+from queryinst.data.datamodule import CocoDataModule
+from queryinst.evaluation.coco import CocoEvaluator
+from queryinst.lightning import loggers as log
+from queryinst.lightning.callbacks.pictures import Pictures
+from queryinst.lightning.callbacks.progress import RunProgress
+from queryinst.lightning.callbacks.throughput import Throughput
+from queryinst.lightning.module import QueryInstModule, Training
+from queryinst.lightning.trainer import BEST, LAST, build_trainer, instantiate
+from queryinst.models.cost import flops, parameters
+from queryinst.models.queryinst import QueryInst
+from queryinst.settings import walk
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a run."""
+
+    metrics: dict[str, float]  # of the best checkpoint, as `queryinst.evaluate` gives them
+    best: str  # name of the best checkpoint
+    steps: int
+    minutes: float  # training and evaluation, over all resumptions
+    parameters: int
+    flops: int
+    skipped_images: list[str]
+
+
+def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) -> Trained:
+    """Train to the end, from `last.ckpt` where there is one, and evaluate `best.ckpt`.
+
+    Raises:
+        UserError: the weights do not fit, an image cannot be read, or a loss is not finite.
+    """
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    module, loaded = _module(config, data, folder, run_id)
+    last = folder / LAST if (folder / LAST).exists() else None
+    step = _step_of(last) if last else 0
+    settings = {key: value for key, _, value in walk(config)}
+    loggers = log.build_loggers(config.logger, folder, run_id, folder.name, settings, step)
+    loggers += instantiate(config.logger.extra, "logger")
+    throughput, progress = Throughput(), RunProgress()
+    callbacks: list[pl.Callback] = [throughput, progress, *instantiate(config.callbacks.extra, "callbacks")]
+    if config.callbacks.pictures:
+        callbacks.append(Pictures(data.file("val"), folder, config.callbacks.pictures, config.callbacks.picture_score))
+    trainer = build_trainer(config.trainer, config.optimizer, config.schedule, callbacks, loggers, folder)
+
+    side = -(-config.augmentation.test_short_side // 32) * 32
+    cost = {"parameters": parameters(module.model), "flops": flops(module.model, side, side)}
+    say: Callable[[str], None] = progress.say if trainer.is_global_zero else lambda text: None
+    say(_heading(config, data, trainer.world_size) + "".join(f"\nweights    {sentence}" for sentence in loaded))
+    say(f"network    {cost['parameters'] / 1e6:.2f} M parameters, {cost['flops'] / 1e9:.2f} GFLOPs at {side}x{side}")
+    say(f"folder     {folder}" + (f", resumed at step {step}" if step else ""))
+    failed = True
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+        best = BEST if (folder / BEST).exists() else LAST
+        module.model.load_state_dict(load(folder / best).weights)
+        trainer.validate(module, datamodule=data, verbose=False)
+        failed = False
+    finally:
+        if failed and (folder / LAST).exists():
+            say(f"stopped; the same command goes on from step {_step_of(folder / LAST)}")
+        log.close(loggers, failed)
+    minutes = throughput.elapsed() / 60
+    return Trained(module.metrics, best, trainer.global_step, minutes, **cost, skipped_images=sorted(data.problems))
+
+
+def _module(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) -> tuple[QueryInstModule, list[str]]:
+    """The LightningModule with its initial weights, and a sentence on what was loaded into it."""
+    categories = data.categories
+    model = QueryInst(config.model, config.backbone, len(categories))
+    loaded = []
+    if config.weights:
+        loaded.append(start_from(model, config.weights))
+    elif config.backbone.weights:
+        loaded.append(start_backbone(model.backbone, config.backbone.name, config.backbone.weights))
+    steps = math.ceil(data.batches_per_epoch(config.trainer.max_train_batches) / config.trainer.accumulate)
+    training = Training(Criterion(config.criterion), config.optimizer, config.schedule, config.data.batch_size, steps)
+    record: dict[str, Any] = {
+        "config": dataclasses.asdict(config),
+        "category_ids": list(categories.ids),
+        "category_names": list(categories.names),
+        "run": run_id,
+    }
+    evaluators = {-1: CocoEvaluator(data.file("val").content)}
+    return QueryInstModule(model, evaluators, config.model.postprocess, training, record, folder), loaded
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+
+
+def _heading(config: TrainConfig, data: CocoDataModule, world: int) -> str:
+    model, train, val = config.model, data.file("train"), data.file("val")
+    used = len(data.training_images())
+    lr = config.optimizer.lr * config.data.batch_size / config.optimizer.lr_batch
+    return "\n".join(
+        [
+            f"QueryInst  {config.backbone.name}, {model.num_proposals} queries, {model.num_stages} stages",
+            f"data       {config.data.root}: {used} training images ({len(train.images) - used} left out), "
+            f"{len(val.images)} validation images, {len(data.categories)} classes",
+            f"training   {config.schedule.epochs} epochs, {config.data.batch_size} images a step on "
+            f"{world} device{'s' * (world > 1)}, learning rate {lr:.3g}",
+        ]
+    )

@@ -1,0 +1,25 @@
+"""What a network costs: parameters and floating point operations."""
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from queryinst.models.queryinst import QueryInst
+
+
+def parameters(model: QueryInst) -> int:
+    """Number of parameters, frozen ones too."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def flops(model: QueryInst, height: int, width: int) -> int:
+    """Floating point operations (a multiply-add is two) of one image's stages, masks not counted, nor is RoIAlign."""
+    training, trainable = model.training, [p for p in model.parameters() if p.requires_grad]
+    model.eval().requires_grad_(False)  # the counter's hooks trip over parameters with gradients under no_grad
+    device = model.mean.device
+    image = torch.zeros(1, 3, height, width, dtype=torch.uint8, device=device)
+    with FlopCounterMode(display=False) as counter:
+        model(image, torch.tensor([[height, width]], device=device))
+    for parameter in trainable:
+        parameter.requires_grad_(True)
+    model.train(training)
+    return counter.get_total_flops()

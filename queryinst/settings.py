@@ -1,0 +1,92 @@
+"""What a setting is: a dataclass field that knows its meaning, its range, and whether it defines a result."""
+
+import copy
+import dataclasses
+import math
+import operator
+from collections.abc import Iterator
+from dataclasses import field
+from typing import Any, get_args
+
+from queryinst.errors import UserError
+
+REQUIRED: Any = "???"  # OmegaConf's mark of a value that must be given
+
+
+def setting(
+    default: Any,
+    meaning: str,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    above: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    identity: bool = True,
+) -> Any:
+    """One field of a configuration dataclass.
+
+    Args:
+        default: value, or a list or dict that is copied for every instance.
+        meaning: one line for people, with the unit.
+        at_least, at_most, above: range of a number, or of each number of a list.
+        choices: the values allowed.
+        identity: whether the value defines the result of a run (and so its identity), or only how it gets there.
+    """
+    metadata = {
+        "meaning": meaning,
+        "at_least": at_least,
+        "at_most": at_most,
+        "above": above,
+        "choices": choices,
+        "identity": identity,
+    }
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
+    """Yield (dotted key, field, value) of every leaf below a configuration dataclass."""
+    for entry in dataclasses.fields(config):
+        key, value = f"{prefix}{entry.name}", getattr(config, entry.name)
+        if dataclasses.is_dataclass(value):
+            yield from walk(value, f"{key}.")
+        else:
+            yield key, entry, value
+
+
+def check_ranges(config: Any) -> None:
+    """Check every value by itself. Raises UserError with the key, what it got and what it takes."""
+    for key, entry, value in walk(config):
+        for number in value if isinstance(value, list) else [value]:
+            _check_value(key, entry.metadata, number)
+
+
+def _check_value(key: str, limits: Any, value: Any) -> None:
+    if limits["choices"] and value not in limits["choices"]:
+        raise UserError(f"{key} takes one of {', '.join(limits['choices'])}; got '{value}'")
+    if not isinstance(value, int | float):
+        return
+    if not math.isfinite(value):
+        raise UserError(f"{key} takes a finite number; got {value}")
+    for name, holds in (("at_least", operator.ge), ("at_most", operator.le), ("above", operator.gt)):
+        if limits[name] is not None and not holds(value, limits[name]):
+            raise UserError(f"{key} must be {name.replace('_', ' ')} {limits[name]}; got {value} ({limits['meaning']})")
+
+
+def restore(schema: Any, values: dict[str, Any]) -> Any:
+    """A dataclass from the plain dict that `dataclasses.asdict` made of it. Raises UserError for an unknown setting."""
+    known = {entry.name: entry for entry in dataclasses.fields(schema)}
+    for name in values:
+        if name not in known:
+            raise UserError(
+                f"the checkpoint's configuration has a setting '{name}' that {schema.__name__} does not know: "
+                "another version of queryinst made it"
+            )
+    made = {}
+    for name, value in values.items():
+        inner = next(
+            (kind for kind in (known[name].type, *get_args(known[name].type)) if dataclasses.is_dataclass(kind)), None
+        )
+        made[name] = restore(inner, value) if inner and isinstance(value, dict) else value
+    return schema(**made)

@@ -1,0 +1,131 @@
+"""What the tests share: a small data set, small settings, and a way to run a command as a user would."""
+
+import json
+import os
+import runpy
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("WANDB_SILENT", "true")
+
+import pytest
+import torch
+
+from queryinst.config import BackboneConfig, ModelConfig, ShapesConfig
+from queryinst.models.queryinst import QueryInst
+from queryinst.structures import Batch, Targets
+
+ROOT = Path(__file__).parents[1]
+TINY = ["data=shapes_tiny", "schedule.epochs=2", "schedule.warmup_iterations=2", "logger=csv", "callbacks.pictures=2"]
+
+
+@pytest.fixture(autouse=True)
+def _quiet_and_repeatable() -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shapes_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set `shapes_tiny`, made once. Tests that change it take `shapes_root`."""
+    from queryinst.data import shapes
+
+    root = tmp_path_factory.mktemp("data") / "shapes_tiny"
+    shapes.make(root, ShapesConfig(train=24, val=8, side=96))
+    return root
+
+
+@pytest.fixture
+def shapes_root(shapes_source: Path, tmp_path: Path) -> Path:
+    """A copy of `shapes_tiny` that a test may break, as `data/shapes_tiny` below the working directory of the test."""
+    return Path(shutil.copytree(shapes_source, tmp_path / "data" / "shapes_tiny"))
+
+
+@pytest.fixture
+def workplace(shapes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory with the data in place, as after a first run."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `python -m queryinst.VERB ARGUMENTS` in this process; gives the exit code and everything that was printed."""
+
+    def call(verb: str, *arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", [f"queryinst.{verb}", *arguments])
+        monkeypatch.delitem(sys.modules, f"queryinst.{verb}", raising=False)
+        capfd.readouterr()
+        code = 0
+        try:
+            runpy.run_module(f"queryinst.{verb}", run_name="__main__")
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capfd.readouterr()
+        return code, out + err
+
+    return call
+
+
+def small_model(num_classes: int = 3, **settings: Any) -> QueryInst:
+    """A QueryInst that runs in milliseconds."""
+    config = {
+        "num_proposals": 6,
+        "num_stages": 2,
+        "width": 16,
+        "dynamic_width": 8,
+        "num_heads": 2,
+        "ffn_width": 32,
+        "mask_convs": 1,
+    }
+    backbone = BackboneConfig(name="tiny", frozen_stages=-1, norm="batch")
+    return QueryInst(ModelConfig(**{**config, "proposal_init": "grid", **settings}), backbone, num_classes)
+
+
+def random_targets(
+    counts: list[int], height: int = 64, width: int = 64, num_classes: int = 3, seed: int = 0
+) -> Targets:
+    """Ground truth of elliptic objects, masks as whole bitmaps."""
+    generator = torch.Generator().manual_seed(seed)
+    total = sum(counts)
+    low = torch.rand(total, 2, generator=generator) * torch.tensor([width * 0.6, height * 0.6])
+    boxes = torch.cat(
+        [low, low + 4 + torch.rand(total, 2, generator=generator) * torch.tensor([width, height]) * 0.35], 1
+    )
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    inside = ((x - centre[:, 0, None, None]) / half[:, 0, None, None]) ** 2 + (
+        (y - centre[:, 1, None, None]) / half[:, 1, None, None]
+    ) ** 2
+    return Targets(
+        boxes=boxes,
+        labels=torch.randint(num_classes, (total,), generator=generator),
+        masks=(inside <= 1).to(torch.uint8),
+        mask_boxes=torch.tensor([[0.0, 0.0, width, height]]).repeat(total, 1),
+        counts=counts,
+    )
+
+
+def random_batch(counts: list[int], height: int = 64, width: int = 64, seed: int = 0) -> Batch:
+    """Images of noise with random ground truth."""
+    images = torch.randint(256, (len(counts), 3, height, width), generator=torch.Generator().manual_seed(seed)).to(
+        torch.uint8
+    )
+    sizes = torch.tensor([[height, width]]).repeat(len(counts), 1)
+    return Batch(images, sizes, sizes, list(range(len(counts))), random_targets(counts, height, width, seed=seed), [])
+
+
+def coco_folder(root: Path, content: dict[str, Any], split: str = "val") -> Path:
+    """Write an annotation file where `shapes` has it and return its path."""
+    path = root / "annotations" / f"instances_{split}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path

@@ -1,0 +1,81 @@
+"""Matching: a best assignment, per image and stage, whatever the order of queries."""
+
+import itertools
+
+import pytest
+import torch
+from conftest import random_targets
+
+from queryinst.config import CriterionConfig
+from queryinst.criterion.matcher import Matcher, NonFiniteError
+from queryinst.structures import StageOutput
+
+SIZES = torch.tensor([[64, 64], [64, 48]])
+
+
+def stages(queries: int = 5, count: int = 2, seed: int = 0) -> list[StageOutput]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def one() -> StageOutput:
+        low = torch.rand(2, queries, 2, generator=generator) * 40
+        boxes = torch.cat([low, low + 5 + torch.rand(2, queries, 2, generator=generator) * 20], -1)
+        unused = torch.zeros(2, queries, 1)
+        return StageOutput(torch.randn(2, queries, 3, generator=generator), boxes, unused, unused)
+
+    return [one() for _ in range(count)]
+
+
+def test_it_is_the_cheapest_assignment():
+    matcher, targets, outputs = Matcher(CriterionConfig()), random_targets([3, 2]), stages()
+    costs, matches = matcher.costs(outputs, targets, SIZES), matcher(outputs, targets, SIZES)
+    start = [0, 3]
+    for stage, image in itertools.product(range(2), range(2)):
+        of_image, count = matches.image == image, targets.counts[image]
+        ours = costs[stage, image][matches.query[stage][of_image], matches.target[stage][of_image] - start[image]].sum()
+        every = [
+            costs[stage, image][list(rows), range(count)].sum() for rows in itertools.permutations(range(5), count)
+        ]
+        assert ours.item() == pytest.approx(min(every).item())
+
+
+def test_permuting_the_queries_permutes_the_assignment():
+    matcher, targets, outputs = Matcher(CriterionConfig()), random_targets([3, 2]), stages()
+    order = torch.tensor([3, 0, 4, 1, 2])
+    shuffled = [StageOutput(o.logits[:, order], o.boxes[:, order], o.queries, o.mask_queries) for o in outputs]
+    plain, moved = matcher(outputs, targets, SIZES), matcher(shuffled, targets, SIZES)
+    for stage in range(2):
+        back = dict(zip(moved.target[stage].tolist(), order[moved.query[stage]].tolist(), strict=True))
+        assert back == dict(zip(plain.target[stage].tolist(), plain.query[stage].tolist(), strict=True))
+
+
+@pytest.mark.parametrize("counts", [[0, 0], [0, 3], [2, 0]])
+def test_images_without_ground_truth(counts: list[int]):
+    matches = Matcher(CriterionConfig())(stages(), random_targets(counts), SIZES)
+    assert matches.query.shape == matches.target.shape == (2, sum(counts))
+    assert matches.image.tolist() == [0] * counts[0] + [1] * counts[1]
+
+
+def test_more_ground_truths_than_queries_matches_what_fits():
+    matches = Matcher(CriterionConfig())(stages(queries=2), random_targets([5, 1]), SIZES)
+    assert matches.query.shape == (2, 3)
+    assert all(sorted(row[:2].tolist()) == [0, 1] for row in matches.query)
+
+
+def test_each_image_is_matched_as_if_alone():
+    matcher, outputs = Matcher(CriterionConfig()), stages()
+    both = matcher(outputs, random_targets([3, 2]), SIZES)
+    targets = random_targets([3, 2])
+    alone = matcher(
+        [StageOutput(o.logits[1:], o.boxes[1:], o.queries[1:], o.mask_queries[1:]) for o in outputs],
+        type(targets)(targets.boxes[3:], targets.labels[3:], targets.masks[3:], targets.mask_boxes[3:], [2]),
+        SIZES[1:],
+    )
+    assert torch.equal(both.query[:, both.image == 1], alone.query)
+
+
+def test_nan_names_stage_and_image():
+    outputs = stages()
+    outputs[1].boxes[1, 2] = float("nan")
+    with pytest.raises(NonFiniteError, match="stage 2") as caught:
+        Matcher(CriterionConfig())(outputs, random_targets([3, 2]), SIZES)
+    assert caught.value.image == 1

@@ -1,0 +1,220 @@
+"""Reading COCO folders: what is served, and what is said about what cannot be."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import coco_folder
+from PIL import Image
+
+from queryinst.config import AugmentationConfig
+from queryinst.data.coco import CocoDataset, CocoFile, image_file, read_image
+from queryinst.data.transforms import EvaluationGeometry
+from queryinst.errors import UserError
+
+GEOMETRY = EvaluationGeometry(AugmentationConfig(test_short_side=64, long_side=64))
+SQUARE = [10, 10, 30, 10, 30, 30, 10, 30]
+
+
+def annotation(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": 7,
+        "image_id": 5,
+        "category_id": 9,
+        "bbox": [10, 10, 20, 20],
+        "area": 400,
+        "iscrowd": 0,
+        "segmentation": [SQUARE],
+        **changes,
+    }
+
+
+def content(*annotations: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "images": [{"id": 5, "file_name": "a.png", "height": 40, "width": 50}],
+        "categories": [{"id": 9, "name": "cat"}, {"id": 2, "name": "dog"}],
+        "annotations": list(annotations or [annotation()]),
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.full((40, 50, 3), 100, np.uint8)).save(tmp_path / "images" / "a.png")
+    return tmp_path
+
+
+def read(folder: Path, data: Any) -> CocoFile:
+    return CocoFile(coco_folder(folder, data), folder / "images")
+
+
+def test_labels_follow_ascending_category_ids(folder: Path):
+    source = read(folder, content())
+    assert source.categories.ids == (2, 9)
+    assert source.categories.names == ("dog", "cat")
+    (instance,) = source.instances(source.images[0])
+    assert instance.label == 1
+    assert instance.box.tolist() == [10, 10, 30, 30]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"iscrowd": 1}, {"ignore": 1}, {"area": 0}, {"bbox": [10, 10, 0.5, 20]}, {"bbox": [60, 10, 20, 20]}],
+    ids=["crowd", "ignored", "no area", "under a pixel", "outside"],
+)
+def test_what_is_not_learned(folder: Path, changes: dict[str, Any]):
+    source = read(folder, content(annotation(**changes)))
+    assert source.instances(source.images[0]) == []
+    assert len(source.annotations(source.images[0])) == 1
+
+
+def test_polygons_and_both_kinds_of_rle_give_the_same_target(folder: Path):
+    from pycocotools import mask as coco_mask
+
+    compressed = coco_mask.merge(coco_mask.frPyObjects([SQUARE], 40, 50))
+    bitmap = coco_mask.decode(compressed)
+    runs = np.diff(np.flatnonzero(np.diff(bitmap.flatten("F"), prepend=2, append=2))).tolist()
+    masks = []
+    for segmentation in (
+        [SQUARE],
+        {"size": [40, 50], "counts": compressed["counts"].decode()},
+        {"size": [40, 50], "counts": runs},
+    ):
+        source = read(folder, content(annotation(segmentation=segmentation)))
+        targets = CocoDataset(source.images, GEOMETRY, source.instances, mask_size=112)[0, 0].targets
+        masks.append(targets.masks)
+        assert targets.boxes.tolist() == [pytest.approx([12.8, 12.75, 38.4, 38.25])]
+    assert all((mask != masks[0]).float().mean() < 0.01 for mask in masks)
+    assert 0.9 < masks[0].sum() / (25.6 * 25.5) < 1.1
+
+
+def change(path: str, value: Any) -> Any:
+    """A COCO content with one value changed, or deleted where the value is `...`."""
+    data: Any = copy.deepcopy(content())
+    *way, last = path.split(".")
+    node = data
+    for step in way:
+        node = node[int(step)] if step.isdecimal() else node[step]
+    if value is ...:
+        del node[last]
+    else:
+        node[int(last) if last.isdecimal() else last] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ([], "needs the lists images, annotations and categories; it has list"),
+        (change("images", ...), "it has categories, annotations"),
+        (change("categories", []), "has no categories"),
+        (change("images", []), "has no images"),
+        (change("images.0.height", ...), "images, id 5, has no height"),
+        (change("images.0.width", 0), "image 5 has size 0x40"),
+        (change("images.0", "a.png"), "images, entry 0, has no id"),
+        (change("categories.1.id", 9), "categories: id 9 occurs twice"),
+        (change("categories.1.id", "9"), "categories: an id is '9'"),
+        (
+            change("annotations.0.category_id", 3),
+            "annotation 7 of image 5 names category 3, which is not among the categories \\(2, 9\\)",
+        ),
+        (change("annotations.0.image_id", 6), "annotation 7 names image 6, which is not among the 1 images"),
+        (change("annotations.0.bbox", [1, 2, 3]), "annotation 7 of image 5 has box \\[1, 2, 3\\]"),
+        (change("annotations.0.bbox.2", float("nan")), "has box"),
+        (change("annotations.0.segmentation", ...), "annotations, id 7, has no segmentation"),
+        (change("annotations.0.segmentation", []), "has no mask"),
+        (change("annotations.0.segmentation", [[1, 2, 3, 4]]), "a polygon of 4 numbers"),
+        (change("annotations.0.segmentation", [[1, 2, 3, 4, 5, float("inf")]]), "no finite number"),
+        (
+            change("annotations.0.segmentation", {"size": [50, 40], "counts": [2000]}),
+            "RLE of size \\[50, 40\\]; its image is \\[40, 50\\]",
+        ),
+        (change("annotations.0.segmentation", {"size": [40, 50], "counts": [3]}), "runs sum to 3; its image has 2000"),
+        (change("annotations.0.segmentation", "mask.png"), "neither polygons nor RLE"),
+    ],
+)
+def test_faults_are_named(folder: Path, data: Any, sentence: str):
+    with pytest.raises(UserError, match=sentence):
+        read(folder, data)
+
+
+def test_missing_and_malformed_files(folder: Path):
+    path = coco_folder(folder, content())
+    with pytest.raises(UserError, match=r"no\.json does not exist; .* its folder has instances_val\.json"):
+        CocoFile(path.with_name("no.json"), folder / "images")
+    with pytest.raises(UserError, match="is not a folder"):
+        CocoFile(path, folder / "pictures")
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(UserError, match="cannot be read as JSON: .*line 1 column"):
+        CocoFile(path, folder / "images")
+
+
+def test_images_that_cannot_be_read_are_named(folder: Path):
+    source = read(folder, content())
+    image, path = source.images[0], folder / "images" / "a.png"
+    whole = path.read_bytes()
+    assert read_image(image).shape == (40, 50, 3)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"image 5 \(.*a\.png\) cannot be read"):
+        read_image(image)
+    Image.new("RGB", (50, 50)).save(path)
+    with pytest.raises(UserError, match="is 50x50, but its annotations say 50x40"):
+        read_image(image)
+    Image.new("I;16", (50, 40)).save(path)
+    with pytest.raises(UserError, match="convert it to 8 bits"):
+        read_image(image)
+    path.unlink()
+    with pytest.raises(UserError, match=r"image 5 \(.*a\.png\) does not exist"):
+        read_image(image)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA", "1", "LA"])
+def test_every_kind_of_picture_becomes_rgb(folder: Path, mode: str):
+    path = folder / "images" / f"b.{'tif' if mode == 'CMYK' else 'png'}"
+    Image.new("RGB", (50, 40), (200, 200, 200)).convert(mode).save(path)
+    pixels = read_image(image_file(path, 1))
+    assert pixels.shape == (40, 50, 3)
+    assert abs(int(pixels.mean()) - 200) < 60
+
+
+def test_an_unreadable_image_is_replaced_only_where_asked_for(folder: Path):
+    data = content()
+    data["images"].append({"id": 6, "file_name": "gone.png", "height": 40, "width": 50})
+    source = read(folder, data)
+    replaced = CocoDataset(source.images, GEOMETRY, source.instances, substitute=True)[0, 1]
+    assert (replaced.image_id, len(replaced.targets.boxes), len(replaced.problems)) == (5, 1, 1)
+    blank = CocoDataset(source.images, GEOMETRY)[0, 1]
+    assert (blank.image_id, len(blank.problems)) == (-1, 1)
+    assert "gone.png" in blank.problems[0]
+
+
+def test_a_sample_depends_on_seed_epoch_and_position_only(shapes_source: Path):
+    from queryinst.data.transforms import TrainGeometry
+
+    source = CocoFile(shapes_source / "annotations" / "instances_train.json", shapes_source / "images" / "train")
+    geometry = TrainGeometry(
+        AugmentationConfig(
+            short_sides=[64, 96, 128], long_side=128, crop=0.5, crop_short_sides=[90], crop_sides=[48, 80]
+        )
+    )
+
+    def sizes(seed: int, keys: list[tuple[int, int]]) -> list[tuple]:
+        dataset = CocoDataset(source.images, geometry, source.instances, seed=seed)
+        return [(tuple(dataset[key].image.shape), int(dataset[key].image.sum())) for key in keys]
+
+    keys = [(epoch, position) for epoch in range(3) for position in range(6)]
+    assert sizes(0, keys) == sizes(0, keys[::-1])[::-1]
+    assert sizes(0, keys) != sizes(1, keys)
+    assert sizes(0, keys[:6]) != sizes(0, keys[6:12])
+
+
+def test_every_annotation_of_shapes_makes_a_target(shapes_source: Path):
+    source = CocoFile(shapes_source / "annotations" / "instances_train.json", shapes_source / "images" / "train")
+    dataset = CocoDataset(source.images, GEOMETRY, source.instances, mask_size=112)
+    plain = [a for a in json.loads(source.path.read_text())["annotations"] if not a["iscrowd"]]
+    targets = [dataset[0, position].targets for position in range(len(dataset))]
+    assert sum(len(t.boxes) for t in targets) == len(plain)
+    assert all((t.masks.flatten(1).sum(1) > 0).all() for t in targets)

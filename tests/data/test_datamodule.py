@@ -1,0 +1,106 @@
+"""Splits, filters and batches of a training run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from queryinst.config import AugmentationConfig, DataConfig, ShapesConfig
+from queryinst.data.datamodule import CocoDataModule
+from queryinst.errors import UserError
+from queryinst.structures import Batch
+
+AUGMENTATION = AugmentationConfig(short_sides=[64], long_side=64, test_short_side=64)
+
+
+def module(root: Path, accumulate: int = 1, **settings: object) -> CocoDataModule:
+    config = DataConfig(
+        root=str(root),
+        train_images="images/train",
+        train_annotations="annotations/instances_train.json",
+        val_images="images/val",
+        val_annotations="annotations/instances_val.json",
+        batch_size=4,
+        num_workers=0,
+    )
+    for name, value in settings.items():
+        setattr(config, name, value)
+    return CocoDataModule(config, AUGMENTATION, seed=0, accumulate=accumulate)
+
+
+def edit(root: Path, split: str, change: object) -> None:
+    path = root / "annotations" / f"instances_{split}.json"
+    content = json.loads(path.read_text())
+    change(content)  # type: ignore[operator]
+    path.write_text(json.dumps(content))
+
+
+def test_empty_and_small_images_are_left_out_where_asked(shapes_root: Path):
+    edit(shapes_root, "train", lambda c: c.update(annotations=[a for a in c["annotations"] if a["image_id"] > 5]))
+    assert len(module(shapes_root, keep_empty=True).training_images()) == 24
+    assert len(module(shapes_root).training_images()) <= 19
+    assert len(module(shapes_root, keep_empty=True, min_image_side=96).training_images()) < 24
+    with pytest.raises(UserError, match="no image to train on: none with annotations and sides of 1000 pixels"):
+        module(shapes_root, min_image_side=1000).training_images()
+
+
+def test_batches_and_workers_give_the_same(shapes_root: Path):
+    def images(workers: int) -> list[Batch]:
+        return list(module(shapes_root, num_workers=workers, keep_empty=True).train_dataloader())
+
+    alone, helped = images(0), images(2)
+    assert len(alone) == module(shapes_root, keep_empty=True).batches_per_epoch() == 6
+    assert [batch.image_ids for batch in alone] == [batch.image_ids for batch in helped]
+    assert all((a.images == b.images).all() for a, b in zip(alone, helped, strict=True))
+
+
+def test_batch_size_is_that_of_a_step(shapes_root: Path):
+    assert module(shapes_root, accumulate=2).per_device() == 2
+    assert module(shapes_root, accumulate=2, keep_empty=True).batches_per_epoch() == 12
+    assert module(shapes_root, keep_empty=True).batches_per_epoch(limit=3) == 3
+    with pytest.raises(
+        UserError,
+        match="data.batch_size=4 cannot be divided over 1 devices and 3 accumulated batches: give a multiple of 3",
+    ):
+        module(shapes_root, accumulate=3).per_device()
+
+
+def test_unreadable_images_are_counted(shapes_root: Path):
+    victims = sorted((shapes_root / "images" / "train").iterdir())[:2]
+    for path in victims:
+        path.write_bytes(b"no image")
+
+    def epoch(allowed: int) -> CocoDataModule:
+        data = module(shapes_root, keep_empty=True, max_bad_images=allowed)
+        data.trainer = type(
+            "Trainer", (), {"training": True, "world_size": 1, "global_rank": 0, "accumulate_grad_batches": 1}
+        )()  # type: ignore[assignment]
+        for batch in data.train_dataloader():
+            data.on_before_batch_transfer(batch, 0)
+        return data
+
+    assert len(epoch(2).problems) == 2
+    with pytest.raises(UserError, match=r"data\.max_bad_images=2 would replace it"):
+        epoch(1)
+
+
+def test_splits_must_have_the_same_classes_and_something_to_find(shapes_root: Path):
+    edit(shapes_root, "val", lambda c: c["categories"].append({"id": 91, "name": "heart"}))
+    with pytest.raises(
+        UserError, match=r"differ in their categories: only in training none, only in validation \[\(91, 'heart'\)\]"
+    ):
+        module(shapes_root).check()
+    edit(shapes_root, "val", lambda c: (c["categories"].pop(), c.update(annotations=[])))
+    with pytest.raises(UserError, match="has no objects to find"):
+        module(shapes_root).check()
+
+
+def test_missing_folder_says_what_was_expected(tmp_path: Path):
+    with pytest.raises(UserError, match=r"the data folder .* does not exist \(data.root=.*data.train_annotations=FILE"):
+        module(tmp_path / "nothing").check()
+
+
+def test_the_embedded_data_is_made_on_first_use(tmp_path: Path):
+    data = module(tmp_path / "shapes", shapes=ShapesConfig(train=3, val=2, side=64))
+    data.prepare_data()
+    assert len(data.file("train").images) == 3

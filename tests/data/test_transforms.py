@@ -1,0 +1,163 @@
+"""Geometry: one affine map for image, boxes and masks."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from queryinst.config import AugmentationConfig
+from queryinst.data.transforms import EvaluationGeometry, Geometry, Instance, TrainGeometry, fit
+from queryinst.ops.masks import LocalMask, rasterise
+
+SIDE = 112
+DIAMOND = [np.array([[30.2, 10.1], [49.7, 29.6], [30.4, 49.8], [10.3, 30.7]])]
+
+
+def diamond(as_bitmap: bool) -> Instance:
+    outline = LocalMask(rasterise(DIAMOND, 60, 80)[10:50, 10:50], 10, 10) if as_bitmap else DIAMOND
+    return Instance(np.array([10.0, 10, 50, 50]), 0, outline)
+
+
+def whole(instance: Instance, geometry: Geometry) -> np.ndarray:
+    """The stored mask as a bitmap of the frame."""
+    region = instance.region(geometry.height, geometry.width, SIDE)
+    stored = instance.draw(region, SIDE)
+    y, x = np.mgrid[: geometry.height, : geometry.width] + 0.5
+    column = ((x - region[0]) / (region[2] - region[0]) * SIDE).astype(int)
+    row = ((y - region[1]) / (region[3] - region[1]) * SIDE).astype(int)
+    inside = (column >= 0) & (column < SIDE) & (row >= 0) & (row < SIDE) & (x > region[0]) & (y > region[1])
+    return np.where(inside, stored[row.clip(0, SIDE - 1), column.clip(0, SIDE - 1)], 0)
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    return (a & b).sum() / max(1, (a | b).sum())
+
+
+chains = st.lists(
+    st.one_of(
+        st.just(("flip",)),
+        st.tuples(st.just("resize"), st.integers(30, 300), st.integers(30, 300)),
+        st.tuples(st.just("crop"), st.floats(0, 0.4), st.floats(0, 0.4), st.floats(0.5, 1), st.floats(0.5, 1)),
+    ),
+    max_size=4,
+)
+
+
+def build(chain: list[tuple], height: int = 60, width: int = 80) -> Geometry:
+    geometry = Geometry.identity(height, width)
+    for name, *numbers in chain:
+        if name == "flip":
+            geometry = geometry.flip()
+        elif name == "resize":
+            geometry = geometry.resize(*numbers)
+        else:
+            left, top, tall, wide = numbers
+            crop_height, crop_width = max(1, int(geometry.height * tall)), max(1, int(geometry.width * wide))
+            left, top = int((geometry.width - crop_width) * left), int((geometry.height - crop_height) * top)
+            geometry = geometry.crop(left, top, crop_height, crop_width)
+    return geometry
+
+
+def test_flip_twice_is_nothing():
+    twice, pixels = (
+        Geometry.identity(60, 80).flip().flip(),
+        np.random.default_rng(0).integers(0, 255, (60, 80, 3)).astype(np.uint8),
+    )
+    assert (twice.image(pixels) == pixels).all()
+    moved = twice.instance(diamond(False))
+    assert moved is not None
+    assert (moved.box == [10, 10, 50, 50]).all()
+    assert (Geometry.identity(60, 80).flip().image(pixels) == pixels[:, ::-1]).all()
+
+
+@settings(max_examples=150, deadline=None)
+@given(chains, st.booleans())
+def test_box_and_mask_agree_after_every_chain(chain: list[tuple], as_bitmap: bool):
+    """The moved mask is the moved outline drawn afresh, and no pixel of it lies outside the moved box."""
+    geometry = build(chain)
+    moved = geometry.instance(diamond(as_bitmap))
+    expected = rasterise(
+        [polygon * geometry.scale + geometry.offset for polygon in DIAMOND], geometry.height, geometry.width
+    )
+    if moved is None:
+        assert expected.sum() <= geometry.height + geometry.width
+        return
+    drawn = whole(moved, geometry)
+    border = geometry.height + geometry.width + 8 * SIDE  # a rim of half a pixel may differ
+    assert overlap(drawn, expected) > 0.85 or (drawn != expected).sum() < 0.02 * border
+    y, x = np.nonzero(drawn)
+    slack = 1.5 + 1.5 * np.abs(geometry.scale).max() * as_bitmap
+    if len(x):
+        assert x.min() >= moved.box[0] - slack
+        assert x.max() + 1 <= moved.box[2] + slack
+        assert y.min() >= moved.box[1] - slack
+        assert y.max() + 1 <= moved.box[3] + slack
+
+
+def test_a_crop_is_the_crop_of_the_rendered_mask():
+    geometry = Geometry.identity(60, 80).crop(20, 15, 30, 40)
+    for as_bitmap in (False, True):
+        moved = geometry.instance(diamond(as_bitmap))
+        assert moved is not None
+        differs = (whole(moved, geometry) != rasterise(DIAMOND, 60, 80)[15:45, 20:60]).sum()
+        assert differs <= (0 if as_bitmap else 6)  # pycocotools rounds vertices left of the frame the other way
+
+
+def test_image_and_box_move_together():
+    pixels = np.zeros((60, 80, 3), np.uint8)
+    pixels[10:50, 10:50] = 255
+    for chain in (
+        [("flip",)],
+        [("resize", 120, 240)],
+        [("flip",), ("resize", 90, 100), ("crop", 0.2, 0.2, 0.8, 0.8), ("resize", 140, 130)],
+    ):
+        geometry = build(chain)
+        moved = geometry.instance(diamond(False))
+        assert moved is not None
+        y, x = np.nonzero(geometry.image(pixels)[..., 0] > 127)
+        np.testing.assert_allclose([x.min(), y.min(), x.max() + 1, y.max() + 1], moved.box, atol=1.01)
+
+
+def test_an_object_outside_the_crop_is_gone():
+    assert Geometry.identity(60, 80).crop(60, 0, 60, 20).instance(diamond(False)) is None
+
+
+def test_small_objects_keep_the_images_pixels():
+    region = diamond(False).region(60, 80, SIDE)
+    assert (region[2:] - region[:2] == SIDE).all()
+    large = Instance(np.array([0.0, 0, 500, 300]), 0, [np.array([[0.0, 0], [500, 0], [500, 300], [0, 300]])])
+    assert (large.region(640, 640, SIDE) == [-1, -1, 501, 301]).all()
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (480, 640, (800, 1067)),
+        (640, 480, (1067, 800)),
+        (427, 640, (800, 1199)),
+        (200, 1000, (267, 1333)),
+        (1, 5000, (1, 1333)),
+    ],
+)
+def test_fit_rounds_as_the_references(height: int, width: int, expected: tuple[int, int]):
+    assert fit(height, width, 800, 1333) == expected
+
+
+def test_training_sizes_and_crops():
+    config = AugmentationConfig(short_sides=[480, 512], crop=1.0)
+    sizes = set()
+    for seed in range(60):
+        geometry = TrainGeometry(config)(480, 640, np.random.default_rng(seed))
+        sizes.add(min(geometry.height, geometry.width))
+        # 500 pixels of short side are cropped to between 384 and 600: part of the image remains
+        corners = (np.array([[0, 0], [geometry.width, geometry.height]]) - geometry.offset) / geometry.scale
+        assert (corners.min(0) >= -1e-6).all()
+        assert (corners.max(0) <= [640 + 1e-6, 480 + 1e-6]).all()
+    assert sizes == {480, 512}
+
+
+def test_evaluation_only_resizes():
+    geometry = EvaluationGeometry(AugmentationConfig())(480, 640, np.random.default_rng(0))
+    assert (geometry.height, geometry.width) == (800, 1067)
+    np.testing.assert_allclose(geometry.scale, [1067 / 640, 800 / 480])
+    assert not geometry.offset.any()

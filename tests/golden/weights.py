@@ -1,0 +1,83 @@
+"""Weights that follow from MMDetection's parameter names, so that outputs can be compared without storing any weights.
+
+`fill` is the rule by which the stored outputs (`mmdet_*.npz`, made with MMDetection 3.3.0) were made: numpy's frozen
+RandomState seeded with the CRC of the name, rounded to what float16 holds.
+"""
+
+import re
+import zlib
+
+import numpy as np
+
+# Our names to MMDetection's, applied in turn.
+NAMES = [
+    (r"^backbone\.body\.", "backbone."),
+    (r"^neck\.lateral\.(\d)\.", r"neck.lateral_convs.\1.conv."),
+    (r"^neck\.output\.(\d)\.", r"neck.fpn_convs.\1.conv."),
+    (r"^queries\.boxes$", "rpn_head.init_proposal_bboxes.weight"),
+    (r"^queries\.features$", "rpn_head.init_proposal_features.weight"),
+    (r"^stages\.(\d)\.box\.", r"roi_head.bbox_head.\1."),
+    (r"^stages\.(\d)\.mask\.", r"roi_head.mask_head.\1."),
+    (r"\.attn_norm\.", ".attention_norm."),
+    (r"\.attn\.", ".attention.attn."),
+    (r"\.dyn_norm\.", ".instance_interactive_conv_norm."),
+    (r"\.dyn\.params\.", ".instance_interactive_conv.dynamic_layer."),
+    (r"\.dyn\.proj\.", ".instance_interactive_conv.fc_layer."),
+    (r"\.dyn\.proj_norm\.", ".instance_interactive_conv.fc_norm."),
+    (r"\.dyn\.", ".instance_interactive_conv."),
+    (r"\.ffn\.fc1\.", ".ffn.layers.0.0."),
+    (r"\.ffn\.fc2\.", ".ffn.layers.1."),
+    (r"\.cls_tower\.0\.fc\.", ".cls_fcs.0."),
+    (r"\.cls_tower\.0\.norm\.", ".cls_fcs.1."),
+    (r"\.reg_tower\.(\d)\.fc\.", lambda match: f".reg_fcs.{3 * int(match[1])}."),
+    (r"\.reg_tower\.(\d)\.norm\.", lambda match: f".reg_fcs.{3 * int(match[1]) + 1}."),
+    (r"\.cls\.", ".fc_cls."),
+    (r"\.reg\.", ".fc_reg."),
+    (r"\.up\.", ".upsample."),
+    (r"(mask_head\.\d)\.logits\.", r"\1.conv_logits."),
+]
+
+
+def mmdet_name(name: str) -> str:
+    """MMDetection's name of one of our parameters or buffers."""
+    for pattern, replacement in NAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The tensor that belongs to one of MMDetection's names."""
+    random = np.random.RandomState(zlib.crc32(name.encode()) & 0x7FFFFFFF)
+    if name.endswith("num_batches_tracked"):
+        return np.zeros(shape, np.int64)
+    if name.endswith("running_mean"):
+        value = 0.1 * random.standard_normal(shape)
+    elif name.endswith("running_var"):
+        value = 1.0 + 0.2 * random.uniform(0, 1, shape)
+    elif name == "rpn_head.init_proposal_bboxes.weight":
+        u = random.uniform(0, 1, shape)
+        value = np.concatenate([0.2 + 0.6 * u[:, :2], 0.1 + 0.6 * u[:, 2:]], 1)
+    elif name == "rpn_head.init_proposal_features.weight":
+        value = random.standard_normal(shape)
+    elif len(shape) == 1 and name.endswith("weight"):
+        value = 1.0 + 0.1 * random.standard_normal(shape)
+        if re.search(r"^backbone\.layer.*\.bn[23]\.weight$", name):
+            value *= 0.3
+    elif len(shape) == 1:
+        value = 0.05 * random.standard_normal(shape) - (2.0 if name.endswith("fc_cls.bias") else 0.0)
+    else:
+        fan_in = shape[0] if name.endswith("upsample.weight") else int(np.prod(shape[1:]))
+        value = _gain(name) / np.sqrt(fan_in) * random.standard_normal(shape)
+    return value.astype(np.float16).astype(np.float32)
+
+
+def _gain(name: str) -> float:
+    for ending, gain in (
+        ("fc_reg.weight", 0.32),
+        ("fc_cls.weight", 2.0),
+        ("dynamic_layer.weight", 0.12),
+        ("conv_logits.weight", 3.0),
+    ):
+        if name.endswith(ending):
+            return gain
+    return 2**0.5 if name.startswith("backbone") or ".convs." in name or name.endswith("upsample.weight") else 1.0

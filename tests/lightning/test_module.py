@@ -1,0 +1,80 @@
+"""The conductor: what it logs, and what it does when a loss is not finite."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import random_batch, small_model
+
+from queryinst.config import CriterionConfig, OptimizerConfig, PostprocessConfig, ScheduleConfig
+from queryinst.criterion.criterion import Criterion
+from queryinst.errors import UserError
+from queryinst.evaluation.coco import CocoEvaluator
+from queryinst.lightning.module import QueryInstModule, Training
+
+
+def module(folder: Path, content: dict[str, Any] | None = None) -> QueryInstModule:
+    evaluators = {-1: CocoEvaluator(content), 0: CocoEvaluator(content)} if content else {}
+    training = Training(Criterion(CriterionConfig()), OptimizerConfig(), ScheduleConfig(), 2, 10)
+    made = QueryInstModule(small_model(), evaluators, PostprocessConfig(), training, {"run": "x"}, folder)
+    made.logged = {}  # type: ignore[assignment]
+    made.log_dict = lambda values, **_: made.logged.update(values)  # type: ignore[assignment, method-assign, operator]
+    return made
+
+
+def test_losses_are_logged_by_stage_and_term(tmp_path: Path):
+    conductor = module(tmp_path)
+    loss = conductor.training_step(random_batch([2, 1]), 0)
+    logged: dict[str, torch.Tensor] = conductor.logged  # type: ignore[assignment]
+    terms = [f"train/stage_{stage}/loss_{term}" for stage in (1, 2) for term in ("class", "l1", "giou", "mask")]
+    assert set(terms) <= set(logged)
+    assert logged["train/loss"].item() == pytest.approx(loss.item())
+    assert sum(logged[term].item() for term in terms) == pytest.approx(loss.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("where", ["weights", "ground truth"])
+def test_a_loss_that_is_not_finite_is_named_and_can_be_repeated(tmp_path: Path, where: str):
+    conductor, batch = module(tmp_path), random_batch([2, 1])
+    if where == "weights":
+        conductor.model.stages[1].box.reg.bias.data[0] = float("nan")
+        expected = r"stage 2 gives NaN or infinite logits or boxes at step 0 \(image 0\)"
+    else:
+        batch.targets.mask_boxes[:] = torch.tensor([0.0, 0, 64, 64])
+        batch.targets.boxes[0, 0] = float("inf")
+        expected = r"stage 1 gives NaN or infinite|the loss '.*' of stage 1 is"
+    with pytest.raises(UserError, match=expected):
+        conductor.training_step(batch, 0)
+    (kept,) = tmp_path.glob("failed-step-0.pt")
+    content = torch.load(kept, weights_only=True)
+    assert torch.equal(content["images"], batch.images)
+    assert content["image_ids"] == [0, 1]
+    assert content["targets"]["counts"] == [2, 1]
+    assert content["state_dict"].keys() == conductor.model.state_dict().keys()
+
+
+def test_evaluation_of_the_last_and_of_an_earlier_stage(tmp_path: Path, shapes_source: Path):
+    content = json.loads((shapes_source / "annotations" / "instances_val.json").read_text())
+    content["categories"] = content["categories"][:3]
+    content["annotations"] = [a for a in content["annotations"] if a["category_id"] in (3, 7, 8)]
+    conductor = module(tmp_path, content)
+    conductor.eval()
+    batch = random_batch([0, 0])
+    ids = [image["id"] for image in content["images"][:2]]
+    sizes = torch.tensor([[image["height"], image["width"]] for image in content["images"][:2]])
+    conductor.on_validation_epoch_start()
+    with torch.no_grad():
+        conductor.validation_step(type(batch)(batch.images, batch.sizes, sizes, ids, batch.targets, []), 0)
+    conductor.on_validation_epoch_end()
+    assert conductor.metrics["segm_AP"] >= 0
+    assert conductor.metrics["stage_1/bbox_AR100"] >= 0
+    logged: dict[str, float] = conductor.logged  # type: ignore[assignment]
+    assert {"val/segm_AP", "val/stage_1/segm_AP"} <= set(logged)
+    assert all(value == value for value in logged.values())
+
+
+def test_checkpoints_carry_the_record(tmp_path: Path):
+    checkpoint: dict[str, Any] = {}
+    module(tmp_path).on_save_checkpoint(checkpoint)
+    assert checkpoint == {"queryinst": {"run": "x"}}

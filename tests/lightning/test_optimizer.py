@@ -1,0 +1,78 @@
+"""Parameter groups are disjoint and complete; the learning rate does what the recipes say."""
+
+import itertools
+
+import pytest
+from conftest import small_model
+from torch import nn
+
+from queryinst.config import BackboneConfig, ModelConfig, OptimizerConfig, ScheduleConfig
+from queryinst.lightning.optimizer import learning_rate, optimizer, parameter_groups
+from queryinst.models.queryinst import QueryInst
+
+
+@pytest.mark.parametrize(
+    ("decay_norms", "frozen", "norm"), list(itertools.product([True, False], [-1, 1], ["batch", "fixed", "frozen"]))
+)
+def test_every_trainable_parameter_is_in_one_group(decay_norms: bool, frozen: int, norm: str):
+    backbone = BackboneConfig(name="resnet18", frozen_stages=frozen, norm=norm)
+    model = QueryInst(
+        ModelConfig(width=16, dynamic_width=8, ffn_width=8, num_stages=1, num_proposals=3), backbone, num_classes=3
+    )
+    groups = parameter_groups(model, OptimizerConfig(decay_norms=decay_norms), lr=1.0)
+    grouped = [id(parameter) for group in groups for parameter in group["params"]]
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    assert len(groups) <= 4
+    of_backbone = {id(parameter) for parameter in model.backbone.parameters()}
+    for group in groups:
+        assert group["lr"] == (0.1 if group["name"].startswith("backbone") else 1.0)
+        assert all(
+            (id(parameter) in of_backbone) == group["name"].startswith("backbone") for parameter in group["params"]
+        )
+
+
+def test_norms_and_biases_without_decay():
+    model = small_model()
+    groups = {group["name"]: group for group in parameter_groups(model, OptimizerConfig(decay_norms=False), lr=1.0)}
+    free = {id(p) for name in ("backbone without decay", "rest without decay") for p in groups[name]["params"]}
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
+            assert {id(module.weight), id(module.bias)} <= free
+        elif isinstance(module, nn.Linear | nn.Conv2d):
+            assert id(module.weight) not in free
+            assert module.bias is None or id(module.bias) in free
+    assert all(groups[name]["weight_decay"] == 0 for name in ("backbone without decay", "rest without decay"))
+
+
+def test_learning_rate_follows_the_batch():
+    made = optimizer(small_model(), OptimizerConfig(lr=1e-4, lr_batch=16, backbone_factor=0.1), batch_size=32)
+    assert {group["name"]: group["lr"] for group in made.param_groups} == {
+        "backbone": pytest.approx(2e-5),
+        "rest": pytest.approx(2e-4),
+    }
+
+
+def test_published_schedule():
+    """Linear from a thousandth over 1000 steps, a tenth after 8 epochs, a hundredth after 11 (reference, 3.1)."""
+    factor = learning_rate(ScheduleConfig(), steps_per_epoch=7330)
+    assert factor(0) == pytest.approx(0.001)
+    assert factor(500) == pytest.approx(0.5005)
+    assert factor(1000) == 1
+    assert factor(8 * 7330 - 1) == 1
+    assert factor(8 * 7330) == pytest.approx(0.1)
+    assert factor(11 * 7330) == pytest.approx(0.01)
+
+
+def test_warm_up_goes_on_over_a_milestone():
+    factor = learning_rate(ScheduleConfig(epochs=4, milestones=[1], warmup_iterations=20), steps_per_epoch=10)
+    assert factor(10) == pytest.approx(0.1 * (0.001 + 0.999 * 0.5))
+
+
+def test_cosine():
+    factor = learning_rate(ScheduleConfig(epochs=10, decay="cosine", warmup_iterations=0), steps_per_epoch=10)
+    values = [factor(step) for step in range(101)]
+    assert values[0] == 1
+    assert values[50] == pytest.approx(0.5)
+    assert values[100] == pytest.approx(0)
+    assert values == sorted(values, reverse=True)

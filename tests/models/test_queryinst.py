@@ -1,0 +1,83 @@
+"""Properties of the whole network."""
+
+import pytest
+import torch
+from conftest import random_batch, small_model
+
+from queryinst.config import BackboneConfig, ModelConfig
+from queryinst.models.queryinst import MEAN, STD, QueryInst
+from queryinst.structures import Rows
+
+
+def test_normalised_padding_is_zero():
+    model = small_model()
+    images = torch.full((1, 3, 32, 64), 200, dtype=torch.uint8)
+    x = model.normalise(images, torch.tensor([[20, 40]]))
+    assert not x[:, :, 20:].any()
+    assert not x[:, :, :, 40:].any()
+    torch.testing.assert_close(x[0, :, 0, 0], (200 - torch.tensor(MEAN)) / torch.tensor(STD))
+
+
+def test_what_lies_in_the_padding_does_not_matter():
+    model = small_model().eval()
+    sizes = torch.tensor([[40, 50]])
+    first = torch.randint(256, (1, 3, 64, 64)).to(torch.uint8)
+    second = first.clone()
+    second[:, :, 40:], second[:, :, :, 50:] = 7, 99
+    a, b = model(first, sizes), model(second, sizes)
+    assert torch.equal(a.stages[-1].boxes, b.stages[-1].boxes)
+
+
+def test_a_batch_is_its_images_one_by_one():
+    model = small_model().eval()
+    batch = random_batch([1, 1, 1])
+    together = model(batch.images, batch.sizes)
+    for index in range(3):
+        alone = model(batch.images[index : index + 1], batch.sizes[index : index + 1])
+        for ours, theirs in zip(together.stages, alone.stages, strict=True):
+            torch.testing.assert_close(ours.logits[index], theirs.logits[0], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(ours.boxes[index], theirs.boxes[0], rtol=1e-4, atol=1e-3)
+
+
+def test_images_must_fit_the_strides():
+    with pytest.raises(ValueError, match="multiples of 32, got 48x64"):
+        small_model()(torch.zeros(1, 3, 48, 64, dtype=torch.uint8), torch.tensor([[48, 64]]))
+
+
+def test_boxes_are_detached_between_stages_and_queries_are_not():
+    model = small_model()
+    batch = random_batch([1])
+    output = model(batch.images, batch.sizes)
+    first = model.stages[0].box
+    output.stages[1].boxes.sum().backward()
+    assert first.reg.weight.grad is None  # the first stage's box is only a place to look
+    assert first.ffn.fc1.weight.grad is not None  # its query goes on
+    assert model.queries.boxes.grad is None
+
+
+def test_the_proposal_boxes_learn_from_the_first_stage():
+    model = small_model()
+    batch = random_batch([1])
+    model(batch.images, batch.sizes).stages[0].boxes.sum().backward()
+    assert model.queries.boxes.grad is not None
+
+
+def test_a_query_asked_for_twice_is_drawn_alike():
+    model = small_model().eval()
+    batch = random_batch([1, 1])
+    rows = Rows(torch.tensor([1, 0, 1, 1]), torch.tensor([2, 3, 2, 2]), torch.tensor([0, 1, 2, 0]))
+    masks = model.predict_masks(model(batch.images, batch.sizes), {0: rows, 1: rows})
+    assert masks[0].shape == (4, 28, 28)
+    torch.testing.assert_close(masks[1][0], masks[1][3])
+    assert not torch.allclose(masks[1][0], masks[1][2])
+    assert not torch.allclose(masks[0][0], masks[1][0])
+
+
+@pytest.mark.parametrize(
+    ("name", "proposals", "count"),
+    [("resnet50", 100, 172_688_808), ("resnet50", 300, 172_740_808), ("resnet101", 300, 191_732_936)],
+)
+def test_parameter_counts_of_the_published_models(name: str, proposals: int, count: int):
+    with torch.device("meta"):
+        model = QueryInst(ModelConfig(num_proposals=proposals), BackboneConfig(name=name), num_classes=80)
+    assert sum(parameter.numel() for parameter in model.parameters()) == count

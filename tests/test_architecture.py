@@ -1,0 +1,93 @@
+"""Who may import whom, what starts without torch, and how long a file may be."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / "queryinst"
+FILES = sorted(PACKAGE.rglob("*.py"))
+COMMANDS = {"train", "evaluate", "predict"}
+
+# What each part may import besides itself: config, structures, ops <- models | criterion <- data | evaluation |
+# visualize | checkpoints <- lightning <- studies <- commands.
+BASE = {"errors", "settings", "config", "structures", "ops"}
+READERS = {"data", "evaluation", "visualize", "checkpoints"}
+MAY_IMPORT = {
+    "errors": set(),
+    "settings": {"errors"},
+    "config": {"errors", "settings"},
+    "ops": set(),
+    "structures": {"ops"},
+    "models": BASE,
+    "criterion": BASE,
+    **{part: BASE | {"models", "criterion"} for part in READERS},
+    "lightning": BASE | {"models", "criterion"} | READERS,
+    "studies": BASE | {"models", "criterion", "lightning", ""} | READERS,
+}
+ONLY_IN = {
+    "pytorch_lightning": ("lightning/", "data/datamodule.py"),
+    "hydra": ("studies/",),
+    "omegaconf": ("studies/",),
+    "wandb": ("lightning/loggers.py", "lightning/callbacks/"),
+    "scipy": ("criterion/matcher.py",),
+}
+
+
+def imports(path: Path) -> list[str]:
+    """The full names of the modules that a file imports, also inside functions."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.append(node.module or "")
+    return names
+
+
+def part(path: Path) -> str:
+    """`ops` for queryinst/ops/boxes.py, `config` for queryinst/config.py."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_import_direction(path: Path):
+    here = part(path)
+    for name in imports(path):
+        top, _, rest = name.partition(".")
+        if top == "queryinst":
+            there = rest.partition(".")[0]
+            assert there not in COMMANDS, f"{name}: nobody imports a command"
+            if here not in COMMANDS | {"__init__"} and there != here:
+                assert there in MAY_IMPORT[here], f"{here} may not import {name}"
+        elif top in ONLY_IN and here not in COMMANDS:
+            where = str(path.relative_to(PACKAGE))
+            assert where.startswith(ONLY_IN[top]), f"{top} is for {ONLY_IN[top]} only"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_and_functions_can_be_read_at_one_sitting(path: Path):
+    text = path.read_text()
+    assert text.count("\n") <= 310
+    assert ast.get_docstring(ast.parse(text)), "the first line says what the file is"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert (node.end_lineno or 0) - node.lineno <= 70, node.name
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_help_does_not_wait_for_torch(command: str):
+    script = f"""
+import sys, atexit, queryinst.{command} as c
+atexit.register(lambda: print("torch" in sys.modules))
+sys.argv = ["x", "--help"]
+c.main()
+"""
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert f"python -m queryinst.{command}" in out
+    assert out.strip().endswith("False")

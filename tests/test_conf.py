@@ -1,0 +1,100 @@
+"""Every shipped YAML file composes, says what it is, and no setting is dead."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from queryinst.config import EvaluateConfig, PredictConfig, TrainConfig
+from queryinst.settings import restore, walk
+from queryinst.studies.command import compose
+
+CONF = ROOT / "conf"
+OPTIONS = sorted(path for path in CONF.glob("*/*.yaml"))
+EXPERIMENTS = [path for path in OPTIONS if path.parent.name == "experiment"]
+SCHEMAS = {"config": TrainConfig, "evaluate": EvaluateConfig, "predict": PredictConfig}
+
+
+@pytest.mark.parametrize("path", OPTIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_option_composes(path: Path):
+    group = path.parent.name
+    override = f"+experiment={path.stem}" if group == "experiment" else f"{group}={path.stem}"
+    extra = ["schedule.epochs=40"] if group == "schedule" else []
+    config = compose("config", TrainConfig, [override, *extra])
+    assert restore(TrainConfig, dataclasses.asdict(config)) == config
+
+
+@pytest.mark.parametrize("path", [*OPTIONS, *CONF.glob("*.yaml")], ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_file_says_what_it_is(path: Path):
+    assert path.read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_an_experiment_is_a_short_delta_with_a_header(path: Path):
+    text = path.read_text()
+    header = "\n".join(line for line in text.splitlines() if line.startswith("#"))
+    assert f"python -m queryinst.train +experiment={path.stem}" in header
+    for word in ("published", "measured", "box AP", "mask AP"):
+        assert word in header, word
+    assert len([line for line in text.splitlines() if line and not line.startswith("#")]) <= 20
+    assert compose("config", TrainConfig, [f"+experiment={path.stem}"]).name == path.stem
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "proposals", "epochs", "milestones", "short_sides", "crop"),
+    [
+        ("1x_pro100", "resnet50", 100, 12, [8, 11], [800], 0.0),
+        ("ms_3x_pro100", "resnet50", 100, 36, [27, 33], list(range(480, 801, 32)), 0.0),
+        ("ms_crop_3x_pro300", "resnet50", 300, 36, [27, 33], list(range(480, 801, 32)), 0.5),
+        ("r101_ms_3x_pro100", "resnet101", 100, 36, [27, 33], list(range(480, 801, 32)), 0.0),
+        ("r101_ms_crop_3x_pro300", "resnet101", 300, 36, [27, 33], list(range(480, 801, 32)), 0.5),
+    ],
+)
+def test_recipes_of_the_zoo(
+    name: str, backbone: str, proposals: int, epochs: int, milestones: list[int], short_sides: list[int], crop: float
+):
+    config = compose("config", TrainConfig, [f"+experiment={name}"])
+    assert (config.backbone.name, config.model.num_proposals) == (backbone, proposals)
+    assert (config.schedule.epochs, config.schedule.milestones) == (epochs, milestones)
+    assert (config.augmentation.short_sides, config.augmentation.crop) == (short_sides, crop)
+    assert (config.data.batch_size, config.optimizer.lr, config.optimizer.backbone_factor) == (16, 1e-4, 0.1)
+    assert (config.optimizer.clip_norm, config.schedule.warmup_iterations, config.model.num_stages) == (0.1, 1000, 6)
+    assert config.backbone.weights == "imagenet"
+    assert config.model.proposal_init == "image"
+
+
+def test_every_setting_is_read_somewhere():
+    """A setting that no code names would change nothing, in silence."""
+    code = "\n".join(
+        path.read_text() for path in (ROOT / "queryinst").rglob("*.py") if path.name not in ("config.py", "settings.py")
+    )
+    for config in (TrainConfig(), EvaluateConfig(), PredictConfig()):
+        for key, _, _ in walk(config):
+            assert re.search(rf"\.{key.rpartition('.')[2]}\b", code), key
+
+
+def changed(value: Any) -> str:
+    return {bool: "true", int: "3", float: "0.123", str: "x"}[type(value)]
+
+
+def test_every_setting_has_a_meaning_and_can_be_set():
+    defaults = compose("config", TrainConfig, [])
+    for key, entry, value in walk(defaults):
+        assert entry.metadata["meaning"], key
+        if isinstance(value, bool | int | float) and not entry.metadata["choices"]:
+            new = str(not value).lower() if isinstance(value, bool) else str(value + 1 if isinstance(value, int) else value / 2)
+            overrides = [f"{key}={new}"]
+            if key in ("model.num_heads", "trainer.accumulate"):
+                overrides = [f"{key}=2"]
+            if key == "model.width":
+                overrides = [f"{key}=128"]
+            after = {k: v for k, _, v in walk(compose("config", TrainConfig, overrides))}
+            before = {k: v for k, _, v in walk(defaults)}
+            assert [k for k in after if after[k] != before[k]] == ([key] if new != str(value) and float(value) != 0 or isinstance(value, bool | int) else []), key
+
+
+def test_the_same_values_again_are_the_same_configuration():
+    assert compose("config", TrainConfig, []) == compose("config", TrainConfig, ["seed=0"])

@@ -1,0 +1,240 @@
+"""As a user does it: train, stop, resume, evaluate, predict, fine-tune, and the mistakes on the way."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import torch
+from conftest import ROOT, TINY, Run
+
+SAME = ("segm_AP", "bbox_AP", "segm_AP50", "segm_AR100", "bbox_ARs")
+
+
+def only(folder: Path, pattern: str) -> Path:
+    (found,) = folder.glob(pattern)
+    return found
+
+
+def result(workplace: Path) -> dict[str, Any]:
+    return json.loads(only(workplace, "outputs/*/result.json").read_text())
+
+
+def metrics_rows(workplace: Path) -> list[dict[str, str]]:
+    with only(workplace, "outputs/*/metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_train_evaluate_predict(workplace: Path, run: Run):
+    code, text = run("train", *TINY)
+    assert code == 0, text
+    folder = only(workplace, "outputs/*")
+    names = {path.name for path in folder.iterdir()}
+    assert {"best.ckpt", "last.ckpt", "config.yaml", "metrics.csv", "pictures", "result.json"} <= names
+    assert "epoch 2/2  step 12/12" in text
+    assert str(folder.relative_to(workplace)) in text
+    assert text.count("python -m queryinst.") == 3, "three commands to try next"
+
+    record = result(workplace)
+    assert record["steps"] == 12
+    assert record["minutes"] > 0
+    assert record["flops"] > 1e6
+    assert record["config"]["schedule"]["epochs"] == 2
+    assert record["id"] in folder.name
+    assert record["metrics"]["segm_AP/hexagon"] is None
+    assert {"torch", "queryinst", "python"} <= record["versions"].keys()
+    rows = metrics_rows(workplace)
+    assert {"step", "train/loss", "train/stage_1/loss_mask", "val/segm_AP", "train/lr"} <= rows[0].keys()
+    assert cv2.imread(str(folder / "pictures" / "epoch_002.png")).shape[1] > 600
+
+    code, text = run("train", *TINY)
+    assert code == 0
+    assert "this run is finished" in text
+
+    best = folder / "best.ckpt"
+    code, text = run("evaluate", f"checkpoint={best}", "output=again.json")
+    assert code == 0, text
+    again = json.loads((workplace / "again.json").read_text())["metrics"]
+    assert again == record["metrics"]
+
+    code, text = run("evaluate", f"checkpoint={best}", "all_stages=true", "output=stages.json", "backend=faster_coco_eval")
+    assert code == 0, text
+    stages = json.loads((workplace / "stages.json").read_text())["metrics"]
+    assert "stage 1" in text
+    assert all(stages[f"stage_2/{name}"] == pytest.approx(again[name], abs=1e-9) for name in SAME)
+
+    code, text = run("predict", f"checkpoint={best}", "source=data/shapes_tiny/images/val", "output=seen", "score=0")
+    assert code == 0, text
+    assert len(list((workplace / "seen").glob("*.png"))) == 8
+    predictions = json.loads((workplace / "seen" / "predictions.json").read_text())
+    assert len(predictions) == 8 * record["config"]["model"]["num_proposals"]
+    from pycocotools import mask as coco_mask
+
+    for prediction in predictions[:20]:
+        assert prediction["category_id"] in (3, 7, 8, 15, 22, 40, 41, 90)
+        assert coco_mask.decode(prediction["segmentation"]).max() <= 1
+        assert str(prediction["image_id"]) in prediction["file_name"]
+
+
+def checkpoint_weights(workplace: Path) -> dict[str, torch.Tensor]:
+    content = torch.load(only(workplace, "outputs/*/last.ckpt"), weights_only=True)
+    return {**content["state_dict"], "step": torch.tensor(content["global_step"])}
+
+
+def test_stop_and_resume_ends_as_if_never_stopped(workplace: Path, run: Run):
+    """Ended from outside after an epoch, started again with the same command: the same weights, metrics and curves."""
+    command = [*TINY, "schedule.epochs=4", "callbacks.pictures=0"]
+    code, text = run("train", *command)
+    assert code == 0, text
+    whole, weights, rows = result(workplace), checkpoint_weights(workplace), metrics_rows(workplace)
+    shutil.rmtree(workplace / "outputs")
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "queryinst.train", *command],
+        cwd=workplace,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    until = time.monotonic() + 120
+    while not list(workplace.glob("outputs/*/last.ckpt")):
+        assert process.poll() is None, process.stderr and process.stderr.read().decode()
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list(workplace.glob("outputs/*/result.json"))
+
+    code, text = run("train", *command)
+    assert code == 0, text
+    assert "resumed at step" in text
+    assert all(torch.equal(value, weights[name]) for name, value in checkpoint_weights(workplace).items())
+    assert result(workplace)["metrics"] == whole["metrics"]
+    timed = ("train/images_per_second", "train/data_wait")
+    assert [{k: v for k, v in row.items() if k not in timed} for row in metrics_rows(workplace)] == [
+        {k: v for k, v in row.items() if k not in timed} for row in rows
+    ]
+
+
+def test_two_runs_of_one_seed_are_the_same_and_of_two_seeds_are_not(workplace: Path, run: Run):
+    weights = []
+    for seed, output in ((0, "a"), (0, "b"), (1, "c")):
+        code, text = run("train", *TINY, "schedule.epochs=1", f"seed={seed}", f"output={output}", "callbacks.pictures=0")
+        assert code == 0, text
+        weights.append(torch.load(only(workplace, f"{output}/*/last.ckpt"), weights_only=True)["state_dict"])
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert any(not torch.equal(value, weights[2][name]) for name, value in weights[0].items())
+
+
+def test_your_own_data_and_fine_tuning(workplace: Path, run: Run):
+    """Other names, other folders, fewer classes: only the command line says so."""
+    theirs = workplace / "theirs"
+    (theirs / "ann").mkdir(parents=True)
+    for split in ("train", "val"):
+        shutil.copytree(f"data/shapes_tiny/images/{split}", theirs / split)
+        content = json.loads((workplace / f"data/shapes_tiny/annotations/instances_{split}.json").read_text())
+        content["categories"] = [c for c in content["categories"] if c["id"] in (3, 7, 8, 15)]
+        content["annotations"] = [a for a in content["annotations"] if a["category_id"] in (3, 7, 8, 15)]
+        (theirs / "ann" / f"{split}.json").write_text(json.dumps(content))
+    code, text = run("train", *TINY, "schedule.epochs=1", "callbacks.pictures=0")
+    assert code == 0, text
+    source = only(workplace, "outputs/*/last.ckpt")
+    own = ["data=coco", "data.root=theirs", "data.train_images=train", "data.val_images=val", "data.num_workers=0", "data.batch_size=4"]
+    own += ["data.train_annotations=ann/train.json", "data.val_annotations=ann/val.json", "output=mine", "schedule.epochs=1"]
+    code, text = run("train", *own, f"weights={source}")
+    assert code == 0, text
+    assert "4 classes" in text
+    assert "class layers start fresh (8 classes there, 4 here)" in text
+    mine = only(workplace, "mine/*/best.ckpt")
+    assert torch.load(mine, weights_only=True)["queryinst"]["category_names"] == ["circle", "square", "triangle", "star"]
+    code, text = run("evaluate", f"checkpoint={mine}", "images=data/shapes_tiny/images/val", "annotations=data/shapes_tiny/annotations/instances_val.json")
+    assert code == 2
+    assert "was trained on 4 classes" in text
+    code, text = run("train", *own, f"weights={source}", "model.num_stages=3")
+    assert code == 2
+    assert "has another architecture" in text
+
+
+def test_mistakes_leave_nothing_behind(workplace: Path, run: Run):
+    image = sorted((workplace / "data/shapes_tiny/images/train").iterdir())[3]
+    whole = image.read_bytes()
+    before = sorted(workplace.rglob("*"))
+    for arguments, sentence in (
+        (["data=coco", "data.root=nowhere"], "the data folder nowhere does not exist"),
+        (["data=coco", "data.root=data/shapes_tiny"], "instances_train2017.json does not exist"),
+        (["weights=nowhere.ckpt"], "weights=nowhere.ckpt cannot be read"),
+        (["data.batch_size=7", "trainer.accumulate=2"], "must divide"),
+    ):
+        code, text = run("train", *TINY, *arguments)
+        assert (code, text.count("\n")) == (2, 1), text
+        assert sentence in text
+        assert sorted(workplace.rglob("*")) == before
+
+    image.write_bytes(whole[: len(whole) // 2])
+    code, text = run("train", *TINY)
+    assert code == 2
+    assert image.name in text.splitlines()[-1]
+    assert "Traceback" not in text
+    code, text = run("train", *TINY, "data.max_bad_images=1")
+    assert code == 0, text
+    assert text.count("skipped (1 of 1 allowed)") == 1
+    assert len(json.loads(only(workplace, "outputs/*/result.json").read_text())["skipped_images"]) == 1
+
+
+def test_predict_goes_on_over_images_that_cannot_be_read(workplace: Path, run: Run):
+    code, text = run("train", *TINY, "schedule.epochs=1", "callbacks.pictures=0")
+    assert code == 0, text
+    best = only(workplace, "outputs/*/best.ckpt")
+    folder = workplace / "photos"
+    folder.mkdir()
+    shutil.copy(sorted((workplace / "data/shapes_tiny/images/val").iterdir())[0], folder / "good.jpg")
+    (folder / "bad.jpg").write_bytes(b"nothing")
+    (folder / "notes.txt").write_text("no image")
+    code, text = run("predict", f"checkpoint={best}", "source=photos", "output=seen")
+    assert code == 0, text
+    assert "skipped: photos/bad.jpg cannot be read as an image" in text
+    assert [path.name for path in (workplace / "seen").glob("*.png")] == ["good.jpg.png"]
+    for source, sentence in (("photos/bad.jpg", "none of the 1 images could be read"), ("nowhere", "source=nowhere does not exist")):
+        code, text = run("predict", f"checkpoint={best}", f"source={source}")
+        assert code == 2
+        assert sentence in text
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(workplace: Path, run: Run):
+    import filelock
+
+    code, text = run("train", *TINY, "schedule.epochs=1", "callbacks.pictures=0", "logger=none")
+    assert code == 0, text
+    folder = only(workplace, "outputs/*")
+    (folder / "result.json").unlink()
+    with filelock.FileLock(str(folder / ".lock")):
+        code, text = run("train", *TINY, "schedule.epochs=1", "callbacks.pictures=0", "logger=none")
+    assert code == 2
+    assert "another process is training this run right now" in text
+
+
+@pytest.mark.slow
+def test_a_handful_of_images_is_learned_by_heart(workplace: Path, run: Run):
+    """Six images, again and again, evaluated on themselves: mask AP above 0.9."""
+    root = workplace / "data" / "shapes_tiny"
+    content = json.loads((root / "annotations" / "instances_train.json").read_text())
+    plain = {a["image_id"] for a in content["annotations"] if not a["iscrowd"] and a["area"] > 60}
+    spoiled = {a["image_id"] for a in content["annotations"] if a["iscrowd"] or a["area"] <= 60}
+    keep = sorted(plain - spoiled)[:6]
+    content["images"] = [image for image in content["images"] if image["id"] in keep]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in keep]
+    (root / "annotations" / "few.json").write_text(json.dumps(content))
+    files = ["data.train_annotations=annotations/few.json", "data.val_annotations=annotations/few.json", "data.val_images=images/train"]
+    settings = ["data=coco", "data.root=data/shapes_tiny", "data.train_images=images/train", "data.batch_size=6", "data.num_workers=0"]
+    training = ["schedule.epochs=600", "trainer.evaluate_every=600", "augmentation.flip=0", "logger=none", "callbacks.pictures=0"]
+    code, text = run("train", *settings, *files, *training)
+    assert code == 0, text
+    assert result(workplace)["metrics"]["segm_AP"] > 0.9

@@ -1,0 +1,48 @@
+"""Pictures of masks."""
+
+import numpy as np
+import torch
+
+from queryinst.ops.masks import LocalMask
+from queryinst.structures import Detections
+from queryinst.visualize import draw
+
+
+def test_a_mask_changes_its_pixels_and_only_near_ones():
+    picture = np.full((60, 80, 3), 128, np.uint8)
+    drawn = draw.overlay(picture, [LocalMask(np.ones((10, 12), np.uint8), 30, 40)], ["x"])
+    assert (picture == 128).all()
+    changed = (drawn != picture).any(-1)
+    assert changed[40:50, 30:42].all()
+    assert not changed[:20].any()
+    assert not changed[:, :25].any()
+
+
+def test_the_first_mask_lies_on_top():
+    masks = [LocalMask(np.ones((20, 20), np.uint8), 20, 20)] * 2
+    picture = np.zeros((60, 60, 3), np.uint8)
+    drawn = draw.overlay(picture, masks, ["", ""], opacity=1.0)
+    assert drawn[30, 30].tolist() == list(draw.colour(0))
+
+
+def test_neighbouring_colours_differ():
+    assert all(np.abs(np.subtract(draw.colour(n), draw.colour(n + 1))).sum() > 100 for n in range(30))
+
+
+def test_predictions_at_the_border_and_of_no_size():
+    found = Detections(
+        torch.tensor([[-5.0, -5, 20, 20], [50, 30, 100, 100], [10, 10, 10, 10]]),
+        torch.tensor([0.9, 0.8, 0.7]),
+        torch.tensor([0, 1, 0]),
+        torch.ones(3, 28, 28),
+        (40, 60),
+    )
+    picture = draw.predictions(np.zeros((40, 60, 3), np.uint8), found, ["cat", "dog"])
+    assert picture.shape == (40, 60, 3)
+    assert picture[0, 0].any()
+    assert picture[-1, -1].any()
+
+
+def test_grid():
+    cells = [[np.full((h, w, 3), 200, np.uint8) for h, w in ((40, 60), (300, 20))] for _ in range(3)]
+    assert draw.grid(cells, ["a", "b"], side=100).shape == (28 + 300, 200, 3)
