@@ -85,7 +85,11 @@ def test_every_setting_has_a_meaning_and_can_be_set():
     for key, entry, value in walk(defaults):
         assert entry.metadata["meaning"], key
         if isinstance(value, bool | int | float) and not entry.metadata["choices"]:
-            new = str(not value).lower() if isinstance(value, bool) else str(value + 1 if isinstance(value, int) else value / 2)
+            new = (
+                str(not value).lower()
+                if isinstance(value, bool)
+                else str(value + 1 if isinstance(value, int) else value / 2)
+            )
             overrides = [f"{key}={new}"]
             if key in ("model.num_heads", "trainer.accumulate"):
                 overrides = [f"{key}=2"]
@@ -93,7 +97,9 @@ def test_every_setting_has_a_meaning_and_can_be_set():
                 overrides = [f"{key}=128"]
             after = {k: v for k, _, v in walk(compose("config", TrainConfig, overrides))}
             before = {k: v for k, _, v in walk(defaults)}
-            assert [k for k in after if after[k] != before[k]] == ([key] if new != str(value) and float(value) != 0 or isinstance(value, bool | int) else []), key
+            assert [k for k in after if after[k] != before[k]] == (
+                [key] if new != str(value) and float(value) != 0 or isinstance(value, bool | int) else []
+            ), key
 
 
 def test_the_same_values_again_are_the_same_configuration():

@@ -65,7 +65,9 @@ def test_train_evaluate_predict(workplace: Path, run: Run):
     again = json.loads((workplace / "again.json").read_text())["metrics"]
     assert again == record["metrics"]
 
-    code, text = run("evaluate", f"checkpoint={best}", "all_stages=true", "output=stages.json", "backend=faster_coco_eval")
+    code, text = run(
+        "evaluate", f"checkpoint={best}", "all_stages=true", "output=stages.json", "backend=faster_coco_eval"
+    )
     assert code == 0, text
     stages = json.loads((workplace / "stages.json").read_text())["metrics"]
     assert "stage 1" in text
@@ -127,7 +129,9 @@ def test_stop_and_resume_ends_as_if_never_stopped(workplace: Path, run: Run):
 def test_two_runs_of_one_seed_are_the_same_and_of_two_seeds_are_not(workplace: Path, run: Run):
     weights = []
     for seed, output in ((0, "a"), (0, "b"), (1, "c")):
-        code, text = run("train", *TINY, "schedule.epochs=1", f"seed={seed}", f"output={output}", "callbacks.pictures=0")
+        code, text = run(
+            "train", *TINY, "schedule.epochs=1", f"seed={seed}", f"output={output}", "callbacks.pictures=0"
+        )
         assert code == 0, text
         weights.append(torch.load(only(workplace, f"{output}/*/last.ckpt"), weights_only=True)["state_dict"])
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
@@ -147,15 +151,37 @@ def test_your_own_data_and_fine_tuning(workplace: Path, run: Run):
     code, text = run("train", *TINY, "schedule.epochs=1", "callbacks.pictures=0")
     assert code == 0, text
     source = only(workplace, "outputs/*/last.ckpt")
-    own = ["data=coco", "data.root=theirs", "data.train_images=train", "data.val_images=val", "data.num_workers=0", "data.batch_size=4"]
-    own += ["data.train_annotations=ann/train.json", "data.val_annotations=ann/val.json", "output=mine", "schedule.epochs=1"]
+    own = [
+        "data=coco",
+        "data.root=theirs",
+        "data.train_images=train",
+        "data.val_images=val",
+        "data.num_workers=0",
+        "data.batch_size=4",
+    ]
+    own += [
+        "data.train_annotations=ann/train.json",
+        "data.val_annotations=ann/val.json",
+        "output=mine",
+        "schedule.epochs=1",
+    ]
     code, text = run("train", *own, f"weights={source}")
     assert code == 0, text
     assert "4 classes" in text
     assert "class layers start fresh (8 classes there, 4 here)" in text
     mine = only(workplace, "mine/*/best.ckpt")
-    assert torch.load(mine, weights_only=True)["queryinst"]["category_names"] == ["circle", "square", "triangle", "star"]
-    code, text = run("evaluate", f"checkpoint={mine}", "images=data/shapes_tiny/images/val", "annotations=data/shapes_tiny/annotations/instances_val.json")
+    assert torch.load(mine, weights_only=True)["queryinst"]["category_names"] == [
+        "circle",
+        "square",
+        "triangle",
+        "star",
+    ]
+    code, text = run(
+        "evaluate",
+        f"checkpoint={mine}",
+        "images=data/shapes_tiny/images/val",
+        "annotations=data/shapes_tiny/annotations/instances_val.json",
+    )
     assert code == 2
     assert "was trained on 4 classes" in text
     code, text = run("train", *own, f"weights={source}", "model.num_stages=3")
@@ -202,23 +228,13 @@ def test_predict_goes_on_over_images_that_cannot_be_read(workplace: Path, run: R
     assert code == 0, text
     assert "skipped: photos/bad.jpg cannot be read as an image" in text
     assert [path.name for path in (workplace / "seen").glob("*.png")] == ["good.jpg.png"]
-    for source, sentence in (("photos/bad.jpg", "none of the 1 images could be read"), ("nowhere", "source=nowhere does not exist")):
+    for source, sentence in (
+        ("photos/bad.jpg", "none of the 1 images could be read"),
+        ("nowhere", "source=nowhere does not exist"),
+    ):
         code, text = run("predict", f"checkpoint={best}", f"source={source}")
         assert code == 2
         assert sentence in text
-
-
-def test_a_run_is_trained_by_one_process_at_a_time(workplace: Path, run: Run):
-    import filelock
-
-    code, text = run("train", *TINY, "schedule.epochs=1", "callbacks.pictures=0", "logger=none")
-    assert code == 0, text
-    folder = only(workplace, "outputs/*")
-    (folder / "result.json").unlink()
-    with filelock.FileLock(str(folder / ".lock")):
-        code, text = run("train", *TINY, "schedule.epochs=1", "callbacks.pictures=0", "logger=none")
-    assert code == 2
-    assert "another process is training this run right now" in text
 
 
 @pytest.mark.slow
@@ -232,9 +248,25 @@ def test_a_handful_of_images_is_learned_by_heart(workplace: Path, run: Run):
     content["images"] = [image for image in content["images"] if image["id"] in keep]
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] in keep]
     (root / "annotations" / "few.json").write_text(json.dumps(content))
-    files = ["data.train_annotations=annotations/few.json", "data.val_annotations=annotations/few.json", "data.val_images=images/train"]
-    settings = ["data=coco", "data.root=data/shapes_tiny", "data.train_images=images/train", "data.batch_size=6", "data.num_workers=0"]
-    training = ["schedule.epochs=600", "trainer.evaluate_every=600", "augmentation.flip=0", "logger=none", "callbacks.pictures=0"]
+    files = [
+        "data.train_annotations=annotations/few.json",
+        "data.val_annotations=annotations/few.json",
+        "data.val_images=images/train",
+    ]
+    settings = [
+        "data=coco",
+        "data.root=data/shapes_tiny",
+        "data.train_images=images/train",
+        "data.batch_size=6",
+        "data.num_workers=0",
+    ]
+    training = [
+        "schedule.epochs=600",
+        "trainer.evaluate_every=600",
+        "augmentation.flip=0",
+        "logger=none",
+        "callbacks.pictures=0",
+    ]
     code, text = run("train", *settings, *files, *training)
     assert code == 0, text
     assert result(workplace)["metrics"]["segm_AP"] > 0.9

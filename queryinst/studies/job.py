@@ -75,15 +75,16 @@ def _held(folder: Path) -> Iterator[None]:
     """Make the run folder and keep other processes out of it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(str(folder / ".lock"), blocking=False) if _is_first() else contextlib.nullcontext()
-        with lock:
+        (folder / ".lock").touch()
+    except OSError as error:
+        raise UserError(f"the run folder {folder} cannot be written ({error.strerror}); set output=FOLDER") from None
+    try:
+        with filelock.FileLock(folder / ".lock", blocking=False) if _is_first() else contextlib.nullcontext():
             yield
     except filelock.Timeout:
         raise UserError(
             f"another process is training this run right now ({folder}); wait for it, or change a setting"
         ) from None
-    except PermissionError as error:
-        raise UserError(f"the run folder {folder} cannot be written ({error.strerror}); set output=FOLDER") from None
 
 
 def _report(folder: Path, trained: "Trained", names: tuple[str, ...]) -> None:

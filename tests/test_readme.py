@@ -1,0 +1,56 @@
+"""The front door: every command in the README is one that works, and every file it names is there."""
+
+import re
+import shlex
+
+import pytest
+from conftest import ROOT
+
+from queryinst.config import EvaluateConfig, PredictConfig, TrainConfig
+from queryinst.studies.command import compose
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
+LINES = sorted({line.partition("  #")[0].strip() for line in BLOCKS.splitlines() if line.strip()})
+SCHEMAS = {
+    "train": ("config", TrainConfig),
+    "evaluate": ("evaluate", EvaluateConfig),
+    "predict": ("predict", PredictConfig),
+}
+TARGETS = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def arguments(line: str) -> list[str]:
+    """The settings of a command; of a sweep, its first job."""
+    words = [word for word in shlex.split(line)[3:] if not word.startswith("-")]
+    return [re.sub(r"^([\w.+]+)=([^\[{,]+),.*", r"\1=\2", word) for word in words]
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("python -m queryinst")])
+def test_every_command_composes(line: str):
+    verb = line.split()[2].partition(".")[2]
+    name, schema = SCHEMAS[verb]
+    compose(name, schema, arguments(line))
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if not line.startswith("python -m queryinst")])
+def test_every_other_command_is_known(line: str):
+    words = shlex.split(line)
+    if words[0] == "make":
+        assert words[1] in TARGETS
+    else:
+        assert line in (
+            "git clone REPOSITORY queryinst && cd queryinst",
+            "pip install -e .",
+            "pip install -e '.[fast]'",
+        )
+
+
+def test_the_test_command_is_in_it():
+    assert "make test" in LINES
+    assert "make train" in LINES
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
+def test_every_link_to_a_file_leads_somewhere(target: str):
+    assert target.startswith("https://") or (ROOT / target).exists()
