@@ -78,3 +78,24 @@ def test_checkpoints_carry_the_record(tmp_path: Path):
     checkpoint: dict[str, Any] = {}
     module(tmp_path).on_save_checkpoint(checkpoint)
     assert checkpoint == {"queryinst": {"run": "x"}}
+
+
+def test_the_losses_of_the_first_steps_do_not_change(tmp_path: Path):
+    """Five real steps: matching, losses, clipping, AdamW, warm-up. The numbers change only on purpose."""
+    conductor = module(tmp_path)
+    parts = conductor.training_parts
+    assert parts
+    parts.optimizer = OptimizerConfig(lr=1e-2, lr_batch=2, clip_norm=1.0)
+    parts.schedule = ScheduleConfig(warmup_iterations=2)
+    chosen = conductor.configure_optimizers()
+    adamw, schedule = chosen["optimizer"], chosen["lr_scheduler"]["scheduler"]
+    losses = []
+    for step in range(5):
+        adamw.zero_grad()
+        loss = conductor.training_step(random_batch([2, 0, 3], seed=step % 2), step)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(conductor.parameters(), parts.optimizer.clip_norm)
+        adamw.step()
+        schedule.step()
+        losses.append(loss.item())
+    assert losses == pytest.approx([47.7443, 44.8231, 37.1075, 29.3841, 26.4865], rel=2e-3)
