@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from queryinst.config import EvaluateConfig, PredictConfig, TrainConfig
+from queryinst.config import CriterionConfig, EvaluateConfig, OptimizerConfig, PredictConfig, TrainConfig
 from queryinst.settings import restore, walk
 from queryinst.studies.command import compose
 
@@ -61,6 +61,8 @@ def test_recipes_of_the_zoo(
     assert (config.augmentation.short_sides, config.augmentation.crop) == (short_sides, crop)
     assert (config.data.batch_size, config.optimizer.lr, config.optimizer.backbone_factor) == (16, 1e-4, 0.1)
     assert (config.optimizer.clip_norm, config.schedule.warmup_iterations, config.model.num_stages) == (0.1, 1000, 6)
+    assert config.optimizer == OptimizerConfig()
+    assert config.criterion == CriterionConfig()
     assert config.backbone.weights == "imagenet"
     assert config.model.proposal_init == "image"
 
@@ -84,7 +86,7 @@ def another(value: bool | int | float) -> bool | int | float:
         if isinstance(value, int) and value > 0
         else value + 1
         if isinstance(value, int)
-        else (value + 0.3) / 2
+        else (value + 0.37) / 2
     )
 
 

@@ -9,15 +9,16 @@ from numpy.typing import NDArray
 
 Rng = np.random.Generator
 Points = NDArray[np.float64]  # (corners, 2) x, y
+Colours = tuple[NDArray[np.float64], NDArray[np.float64]]  # two, RGB in 0..255
 
 
 def background(rng: Rng, width: int, height: int) -> NDArray[np.float32]:
-    """A texture, and up to three borders behind which another texture lies: edges that are no objects."""
-    picture = texture(rng, width, height)
+    """A texture in muted colours, and up to three borders behind which another lies: edges that are no objects."""
+    picture = texture(rng, width, height, muted(rng))
     for _ in range(rng.integers(0, 4)):
         along = _along(rng, width, height)
         behind = along > rng.uniform(along.min(), along.max())
-        picture[behind] = texture(rng, width, height)[behind]
+        picture[behind] = texture(rng, width, height, muted(rng))[behind]
     return picture
 
 
@@ -28,13 +29,21 @@ def _along(rng: Rng, width: int, height: int) -> NDArray[np.float32]:
     return x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
 
 
-def typical_hue(rng: Rng, number: int, of: int) -> float | None:
-    """A hue near the `number`-th of `of` round the colour circle, overlapping its neighbours; one time in six, none."""
-    return None if rng.random() < 1 / 6 else rng.normal(number / of, 0.04) % 1
+def muted(rng: Rng) -> Colours:
+    """Two colours near one shade of grey."""
+    first = rng.uniform(50, 205) + rng.uniform(-45, 45, 3)
+    return first, first + rng.uniform(-30, 30, 3)
 
 
-def texture(rng: Rng, width: int, height: int, hue: float | None = None) -> NDArray[np.float32]:
-    """Two colours mixed by stripes, by blurred noise, or by a gradient: (height, width, 3) float32 in 0..255."""
+def typical(rng: Rng, number: int, of: int) -> Colours:
+    """Two colours of a hue near the `number`-th of `of` round the circle, and in one case in ten of any hue."""
+    hue = rng.random() if rng.random() < 0.1 else rng.normal(number / of, 0.04) % 1
+    first, second = (np.array(colorsys.hsv_to_rgb(hue, *rng.uniform(0.45, 1.0, 2))) * 255 for _ in range(2))
+    return first, second
+
+
+def texture(rng: Rng, width: int, height: int, colours: Colours) -> NDArray[np.float32]:
+    """Two colours mixed by stripes, by blurred noise, or by a gradient: (height, width, 3) float32."""
     kind, along = rng.integers(3), _along(rng, width, height)
     if kind == 0:
         mix = 0.5 + 0.5 * np.sin(along * rng.uniform(0.3, 1.2) + rng.uniform(0, 6))
@@ -43,12 +52,8 @@ def texture(rng: Rng, width: int, height: int, hue: float | None = None) -> NDAr
         mix = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 1)
     else:
         mix = (along - along.min()) / (np.ptp(along) + 1)
-    first, second = rng.uniform(20, 235, 3), rng.uniform(-60, 60, 3)
-    if hue is not None:
-        value = rng.uniform(0.45, 1.0)
-        first = 255 * np.array(colorsys.hsv_to_rgb(hue, rng.uniform(0.45, 1.0), value))
-        second = 255 * np.array(colorsys.hsv_to_rgb(hue, rng.uniform(0.45, 1.0), rng.uniform(0.45, 1.0))) - first
-    return first.astype(np.float32) + second.astype(np.float32) * (mix[..., None] - np.float32(0.5))
+    first, second = (colour.astype(np.float32) for colour in colours)
+    return first + (second - first) * mix[..., None]
 
 
 def place(outline: list[Points], centre: Points, radius: float, rng: Rng) -> list[Points]:
@@ -86,7 +91,7 @@ def _ring(rng: Rng) -> list[Points]:
 
 
 def _cross(rng: Rng) -> list[Points]:
-    arm = rng.uniform(0.18, 0.3)
+    arm = rng.uniform(0.24, 0.36)
     corner = np.array([[1, arm], [arm, arm], [arm, 1]])
     turn = np.array([[0, 1], [-1, 0]])
     return [np.concatenate([corner @ np.linalg.matrix_power(turn, quarter) for quarter in range(4)])]

@@ -1,8 +1,8 @@
 """The embedded data set `shapes`: a COCO folder that the project makes itself, in seconds, the same everywhere.
 
-An image is a function of (seed, split, index): a textured background with 1 to 12 textured shapes that occlude each
-other, drop shadows, and noise. A category has a typical hue, as things in the world have, and one object in six goes
-against it. An image is drawn four times as large and reduced, so that edges are soft and annotations are finer than a
+An image is a function of (seed, split, index): a muted textured background with 1 to 12 textured shapes that occlude
+each other, drop shadows, and noise. A category has a typical hue, as things in the world have, and one object in ten
+goes against it. An image is drawn four times as large and reduced, so that edges are soft and annotations are finer than a
 pixel. As in real data there are tiny objects, masks in several parts, crowd regions, images without objects, a category
 that never occurs, category ids with gaps, and all three ways of writing a mask: polygons, uncompressed and compressed
 RLE. The rest of the framework knows the result only as COCO data.
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from queryinst.config import ShapesConfig
-from queryinst.data.drawing import OUTLINES, Points, Rng, background, place, texture, typical_hue
+from queryinst.data.drawing import OUTLINES, Points, Rng, background, place, texture, typical
 from queryinst.errors import UserError
 from queryinst.ops.masks import LocalMask, encode, run_lengths
 
@@ -38,7 +38,7 @@ CATEGORIES = {
 }
 ABSENT = 90  # the category without instances
 FINE = 4  # drawn so many times as large
-LEAST_VISIBLE = 0.25  # no object is covered more than this leaves
+LEAST_VISIBLE = 0.5  # no object is covered more than this leaves
 FIRST_ID = {"train": 1, "val": 500_001}  # image ids of the splits
 
 Picture = NDArray[np.uint8]
@@ -118,7 +118,7 @@ def draw(config: ShapesConfig, split: str, index: int) -> tuple[Picture, list[An
         return scene.finish(), []
     if rng.random() < 0.05:
         scene.add_crowd()
-    for _ in range(int(np.clip(1 + rng.geometric(0.22), 1, 12))):
+    for _ in range(int(np.clip(1 + rng.geometric(0.35), 1, 12))):
         scene.add(rng.choice([key for key in CATEGORIES if key != ABSENT]), _radius(rng, config.side))
     return scene.finish(), scene.annotations()
 
@@ -129,8 +129,8 @@ def _size(rng: Rng, side: int) -> tuple[int, int]:
 
 
 def _radius(rng: Rng, side: int) -> float:
-    """Log-uniform from a fourteenth to a third of the image, and one in twenty tiny."""
-    low, high = (0.02, 0.03) if rng.random() < 0.05 else (0.07, 0.33)
+    """Log-uniform from an eighth to a third of the image, and one in twenty tiny."""
+    low, high = (0.02, 0.03) if rng.random() < 0.05 else (0.12, 0.34)
     return float(side * np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
@@ -149,7 +149,7 @@ class _Scene:
     def add(self, category: int, radius: float) -> None:
         """Draw an object in front of all others where it hides none of them too much, or give up after a few tries."""
         for _ in range(8):
-            centre = self.rng.uniform([0.0, 0.0], [self.width, self.height])
+            centre = self.rng.uniform(0.08, 0.92, 2) * [self.width, self.height]
             mask = self._silhouette(place(OUTLINES[CATEGORIES[category]](self.rng), centre, radius, self.rng))
             left = self.visible - self._covered(mask)
             if np.count_nonzero(mask) >= 10 * FINE**2 and all(left >= LEAST_VISIBLE * np.array(self.areas)):
@@ -181,8 +181,8 @@ class _Scene:
         right, down = self.rng.uniform(1, 4), self.rng.uniform(1, 4)
         moved = cv2.warpAffine(alpha, np.array([[1, 0, right], [0, 1, down]]), (self.width, self.height))
         self.picture *= 1 - self.rng.uniform(0.2, 0.6) * cv2.GaussianBlur(moved, (0, 0), 1.5)[..., None]
-        hue = typical_hue(self.rng, list(CATEGORIES).index(category), len(CATEGORIES))
-        self.picture += alpha * (texture(self.rng, self.width, self.height, hue) - self.picture)
+        colours = typical(self.rng, list(CATEGORIES).index(category), len(CATEGORIES))
+        self.picture += alpha * (texture(self.rng, self.width, self.height, colours) - self.picture)
         self.visible = [*(self.visible - self._covered(mask)).tolist(), int(np.count_nonzero(mask))]
         self.areas.append(self.visible[-1])
         self.categories.append(category)

@@ -17,7 +17,7 @@ from queryinst.models.postprocess import detect
 from queryinst.models.queryinst import QueryInst
 from queryinst.structures import Batch, Detections
 
-LOG_EVERY = 20  # steps between logged training losses
+LOG_EVERY = 20  # steps between logged training losses, each the mean since the one before
 
 
 class QueryInstModule(pl.LightningModule):
@@ -45,6 +45,7 @@ class QueryInstModule(pl.LightningModule):
         super().__init__()
         self.model, self.evaluators, self.postprocess = model, evaluators, postprocess
         self.training_parts, self.record, self.folder = training, record or {}, folder
+        self._recent: list[Tensor] = []  # losses since they were logged
         self.metrics: dict[str, float] = {}  # of the last evaluation, NaN where there was nothing to find
 
     def losses(self, batch: Batch) -> Tensor:
@@ -63,9 +64,14 @@ class QueryInstModule(pl.LightningModule):
             losses = self.losses(batch)
         except NonFiniteError as error:
             raise UserError(self._keep(batch, error)) from error
-        if self.global_step % LOG_EVERY == 0:
-            self._log_losses(losses.detach())
+        self._recent.append(losses.detach())
+        if batch_idx % LOG_EVERY == 0:
+            self._log_losses(torch.stack(self._recent).mean(0))
+            self._recent.clear()
         return losses.sum()
+
+    def on_train_epoch_start(self) -> None:
+        self._recent.clear()
 
     def _log_losses(self, losses: Tensor) -> None:
         named = {"train/loss": losses.sum(), "train/lr": self._learning_rate()}

@@ -4,6 +4,7 @@ import itertools
 
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
 
 from queryinst.config import BackboneConfig
 
@@ -81,7 +82,7 @@ class ResNet(Backbone):
 class TinyNet(Backbone):
     """A residual network small enough to train from scratch on a laptop's CPU in minutes (for the `shapes` data)."""
 
-    channels = (32, 48, 64, 96)
+    channels = (48, 64, 96, 128)
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__(config)
@@ -89,14 +90,14 @@ class TinyNet(Backbone):
         self.stem = nn.Sequential(
             nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)
         )
-        self.layers = nn.ModuleList(
-            torchvision.models.resnet.BasicBlock(
-                before, after, stride=2,
-                downsample=nn.Sequential(nn.Conv2d(before, after, 1, 2, bias=False), nn.BatchNorm2d(after)),
-            )
-            for before, after in itertools.pairwise(widths)
-        )  # fmt: skip
+        self.layers = nn.ModuleList(self._stage(before, after) for before, after in itertools.pairwise(widths))
         self.freeze()
+
+    @staticmethod
+    def _stage(before: int, after: int) -> nn.Module:
+        """Half the size, in two residual blocks."""
+        shortcut = nn.Sequential(nn.Conv2d(before, after, 1, 2, bias=False), nn.BatchNorm2d(after))
+        return nn.Sequential(BasicBlock(before, after, stride=2, downsample=shortcut), BasicBlock(after, after))
 
     def parts(self) -> list[nn.Module]:
         return [self.stem, *self.layers]

@@ -34,10 +34,10 @@ def whole_image(number: int) -> Tensor:
 
 
 def grid(number: int) -> Tensor:
-    """(N, 4) normalised cxcywh: centres spread evenly, row by row, every box twice as wide and high as its cell."""
+    """(N, 4) normalised cxcywh: centres spread evenly, row by row, every box a little larger than its cell."""
     rows = max(1, round(math.sqrt(number)))
     boxes = []
     for row in range(rows):
         columns = number * (row + 1) // rows - number * row // rows
-        boxes += [[(column + 0.5) / columns, (row + 0.5) / rows, 2 / columns, 2 / rows] for column in range(columns)]
+        boxes += [[(column + 0.5) / columns, (row + 0.5) / rows, 1.2 / columns, 1.2 / rows] for column in range(columns)]
     return torch.tensor(boxes).clamp(max=1.0)

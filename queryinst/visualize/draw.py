@@ -12,6 +12,7 @@ from queryinst.structures import Detections
 
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+READABLE = 400  # pixels of the longer side
 GOLDEN = 0.618034  # of a turn round the colour circle: neighbours in number are far apart in colour
 
 
@@ -24,10 +25,13 @@ def colour(number: int) -> tuple[int, int, int]:
 def overlay(picture: Picture, masks: Sequence[LocalMask], captions: Sequence[str], opacity: float = 0.45) -> Picture:
     """Draw masks, their contours and captions over a copy of an image; the first lies on top.
 
-    An empty mask is left out. Line width and letters grow with the image.
+    An empty mask is left out. Line width and letters grow with the image; an image too small for letters is drawn a
+    whole number of times as large.
     """
-    canvas = picture.copy()
-    unit = max(1, round(max(picture.shape[:2]) / 500))
+    zoom = max(1, READABLE // max(picture.shape[:2]))
+    canvas = _enlarge(picture, zoom)
+    masks = [LocalMask(_enlarge(mask.bitmap, zoom), mask.left * zoom, mask.top * zoom) for mask in masks]
+    unit = max(1, round(max(canvas.shape[:2]) / 500))
     for number, mask in reversed(list(enumerate(masks))):
         if not mask.bitmap.any():
             continue
@@ -41,6 +45,10 @@ def overlay(picture: Picture, masks: Sequence[LocalMask], captions: Sequence[str
         if mask.bitmap.any():
             _caption(canvas, caption, mask.left, mask.top, colour(number), unit)
     return canvas
+
+
+def _enlarge(picture: Picture, zoom: int) -> Picture:
+    return picture.repeat(zoom, 0).repeat(zoom, 1)
 
 
 def _caption(canvas: Picture, text: str, left: int, top: int, paint: tuple[int, int, int], unit: int) -> None:

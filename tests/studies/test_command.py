@@ -34,7 +34,7 @@ from queryinst.studies.command import compose
         ("augmentation.crop_sides=[600,384]", "takes the smallest and the largest side"),
         ("trainer.precision=fp8", r"trainer\.precision takes one of 32-true, bf16-mixed, 16-mixed; got 'fp8'"),
         ("model.width=30", r"model\.num_heads must divide model\.width; got 4 heads for width 30"),
-        ("trainer.accumulate=3", r"trainer\.accumulate must divide data\.batch_size; got 3 for 8 images"),
+        ("trainer.accumulate=3", r"trainer\.accumulate must divide data\.batch_size; got 3 for 4 images"),
         ("optimizer.betas=[0.9]", r"optimizer\.betas takes two numbers"),
     ],
 )

@@ -19,10 +19,10 @@ def number(*overrides: str) -> str:
     "override",
     [
         "seed=1",
-        "model.num_stages=3",
+        "model.num_stages=4",
         "schedule.epochs=4",
         "optimizer.lr=0.01",
-        "data.batch_size=4",
+        "data.batch_size=8",
         "data=shapes_tiny",
         "trainer.precision=bf16-mixed",
     ],

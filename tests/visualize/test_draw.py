@@ -9,7 +9,7 @@ from queryinst.visualize import draw
 
 
 def test_a_mask_changes_its_pixels_and_only_near_ones():
-    picture = np.full((60, 80, 3), 128, np.uint8)
+    picture = np.full((300, 400, 3), 128, np.uint8)
     drawn = draw.overlay(picture, [LocalMask(np.ones((10, 12), np.uint8), 30, 40)], ["x"])
     assert (picture == 128).all()
     changed = (drawn != picture).any(-1)
@@ -20,9 +20,20 @@ def test_a_mask_changes_its_pixels_and_only_near_ones():
 
 def test_the_first_mask_lies_on_top():
     masks = [LocalMask(np.ones((20, 20), np.uint8), 20, 20)] * 2
-    picture = np.zeros((60, 60, 3), np.uint8)
+    picture = np.zeros((300, 300, 3), np.uint8)
     drawn = draw.overlay(picture, masks, ["", ""], opacity=1.0)
     assert drawn[30, 30].tolist() == list(draw.colour(0))
+
+
+def test_a_small_image_is_enlarged_with_its_masks():
+    """Letters would cover it otherwise. Every pixel becomes a square."""
+    picture = np.zeros((100, 128, 3), np.uint8)
+    mask = LocalMask(np.array([[1, 0], [0, 1]], np.uint8), 60, 70)
+    drawn = draw.overlay(picture, [mask], [""], opacity=1.0)
+    assert drawn.shape == (300, 384, 3)
+    assert drawn[211, 181].tolist() == drawn[214, 184].tolist() == list(draw.colour(0))
+    assert not drawn[211, 184].any()
+    assert not drawn[250:, 250:].any()
 
 
 def test_neighbouring_colours_differ():
@@ -38,7 +49,7 @@ def test_predictions_at_the_border_and_of_no_size():
         (40, 60),
     )
     picture = draw.predictions(np.zeros((40, 60, 3), np.uint8), found, ["cat", "dog"])
-    assert picture.shape == (40, 60, 3)
+    assert picture.shape == (40 * 6, 60 * 6, 3)
     assert picture[0, 0].any()
     assert picture[-1, -1].any()
 
