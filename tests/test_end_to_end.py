@@ -99,20 +99,18 @@ def test_stop_and_resume_ends_as_if_never_stopped(workplace: Path, run: Run):
     whole, weights, rows = result(workplace), checkpoint_weights(workplace), metrics_rows(workplace)
     shutil.rmtree(workplace / "outputs")
 
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "queryinst.train", *command],
         cwd=workplace,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    until = time.monotonic() + 120
-    while not list(workplace.glob("outputs/*/last.ckpt")):
-        assert process.poll() is None, process.stderr and process.stderr.read().decode()
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    ) as process:
+        until = time.monotonic() + 120
+        while not list(workplace.glob("outputs/*/last.ckpt")):
+            assert process.poll() is None, "it ended by itself"
+            assert time.monotonic() < until, "no checkpoint within two minutes"
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
     assert not list(workplace.glob("outputs/*/result.json"))
 
     code, text = run("train", *command)

@@ -2,10 +2,10 @@
 
 An image is a function of (seed, split, index): a muted textured background with 1 to 12 textured shapes that occlude
 each other, drop shadows, and noise. A category has a typical hue, as things in the world have, and one object in ten
-goes against it. An image is drawn four times as large and reduced, so that edges are soft and annotations are finer than a
-pixel. As in real data there are tiny objects, masks in several parts, crowd regions, images without objects, a category
-that never occurs, category ids with gaps, and all three ways of writing a mask: polygons, uncompressed and compressed
-RLE. The rest of the framework knows the result only as COCO data.
+goes against it. An image is drawn four times as large and reduced, so that edges are soft and annotations are finer
+than a pixel. As in real data there are tiny objects, masks in several parts, crowd regions, images without objects, a
+category that never occurs, category ids with gaps, and all three ways of writing a mask: polygons, uncompressed and
+compressed RLE. The rest of the framework knows the result only as COCO data.
 """
 
 import json
@@ -118,7 +118,7 @@ def draw(config: ShapesConfig, split: str, index: int) -> tuple[Picture, list[An
         return scene.finish(), []
     if rng.random() < 0.05:
         scene.add_crowd()
-    for _ in range(int(np.clip(1 + rng.geometric(0.35), 1, 12))):
+    for _ in range(int(np.clip(rng.geometric(0.27), 1, 12))):
         scene.add(rng.choice([key for key in CATEGORIES if key != ABSENT]), _radius(rng, config.side))
     return scene.finish(), scene.annotations()
 

@@ -39,5 +39,7 @@ def grid(number: int) -> Tensor:
     boxes = []
     for row in range(rows):
         columns = number * (row + 1) // rows - number * row // rows
-        boxes += [[(column + 0.5) / columns, (row + 0.5) / rows, 1.2 / columns, 1.2 / rows] for column in range(columns)]
+        boxes += [
+            [(column + 0.5) / columns, (row + 0.5) / rows, 1.2 / columns, 1.2 / rows] for column in range(columns)
+        ]
     return torch.tensor(boxes).clamp(max=1.0)
