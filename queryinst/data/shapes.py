@@ -118,7 +118,7 @@ def draw(config: ShapesConfig, split: str, index: int) -> tuple[Picture, list[An
         return scene.finish(), []
     if rng.random() < 0.05:
         scene.add_crowd()
-    for _ in range(int(np.clip(rng.geometric(0.27), 1, 12))):
+    for _ in range(int(np.clip(rng.geometric(0.35), 1, 12))):
         scene.add(rng.choice([key for key in CATEGORIES if key != ABSENT]), _radius(rng, config.side))
     return scene.finish(), scene.annotations()
 
