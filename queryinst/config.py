@@ -12,6 +12,8 @@ from typing import Any
 from queryinst.errors import UserError
 from queryinst.settings import REQUIRED, check_ranges, setting
 
+ACCELERATORS = ("auto", "cpu", "gpu", "mps")  # Lightning's words
+
 
 @dataclass
 class BackboneConfig:
@@ -117,9 +119,7 @@ class DataConfig:
         112, "side of a stored ground-truth mask (R): a larger object is scaled down to it", at_least=8
     )
     max_bad_images: int = setting(
-        0,
-        "training images that cannot be read and may be replaced by others, with a count, before the run stops",
-        at_least=0,
+        0, "unreadable training images that may be replaced by others before the run stops", at_least=0, identity=False
     )
     shapes: ShapesConfig | None = setting(None, "make the embedded data set in `root` if it is not there")
 
@@ -148,7 +148,7 @@ class OptimizerConfig:
     decay_norms: bool = setting(
         True, "weight decay also on normalisation layers and biases, as the published recipes do"
     )
-    betas: list[float] = setting([0.9, 0.999], "AdamW's running averages", at_least=0, at_most=1)
+    betas: list[float] = setting([0.9, 0.999], "AdamW's running averages", at_least=0, at_most=0.99999)
     clip_norm: float = setting(0.1, "largest L2 norm of all gradients together; 0: no limit", at_least=0)
 
 
@@ -168,7 +168,7 @@ class ScheduleConfig:
 
 @dataclass
 class TrainerConfig:
-    accelerator: str = setting("auto", "`cpu`, `gpu`, `mps` or `auto`, as Lightning has them", identity=False)
+    accelerator: str = setting("auto", "what to compute on", choices=ACCELERATORS, identity=False)
     devices: str = setting("1", "number of devices, a list such as `0,2`, or `auto` for all", identity=False)
     num_nodes: int = setting(1, "machines", at_least=1, identity=False)
     strategy: str = setting("auto", "Lightning's strategy: `auto`, `ddp`, ...", identity=False)
@@ -252,7 +252,7 @@ class EvaluateConfig:
     num_workers: int = setting(2, "loader processes", at_least=0)
     backend: str = setting("pycocotools", "who computes average precision", choices=("pycocotools", "faster_coco_eval"))
     output: str | None = setting(None, "write the metrics to this JSON file")
-    accelerator: str = setting("auto", "`cpu`, `gpu`, `mps` or `auto`")
+    accelerator: str = setting("auto", "what to compute on", choices=ACCELERATORS)
 
 
 @dataclass
@@ -265,7 +265,7 @@ class PredictConfig:
     score: float = setting(0.3, "lowest score of a detection that is drawn and written", at_least=0, at_most=1)
     batch_size: int = setting(4, "images at a time", at_least=1)
     num_workers: int = setting(0, "loader processes", at_least=0)
-    accelerator: str = setting("auto", "`cpu`, `gpu`, `mps` or `auto`")
+    accelerator: str = setting("auto", "what to compute on", choices=ACCELERATORS)
 
 
 def check(config: Any) -> None:
@@ -301,6 +301,7 @@ def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
             f"got {config.trainer.accumulate} for {data.batch_size} images",
         ),
         (len(augmentation.short_sides) > 0, "augmentation.short_sides needs at least one value; got none"),
+        (len(augmentation.crop_short_sides) > 0, "augmentation.crop_short_sides needs at least one value; got none"),
         (len(config.optimizer.betas) == 2, f"optimizer.betas takes two numbers; got {config.optimizer.betas}"),
         (
             len(augmentation.crop_sides) == 2 and augmentation.crop_sides[0] <= augmentation.crop_sides[1],

@@ -18,7 +18,10 @@ def main(config: EvaluateConfig) -> None:
         raise UserError(
             "images and annotations belong together: give both, or neither for the run's own validation set"
         )
+    if config.output:
+        Path(config.output).parent.mkdir(parents=True, exist_ok=True)
     from queryinst.checkpoints.load import load
+    from queryinst.data import shapes
     from queryinst.data.coco import CocoDataset, CocoFile
     from queryinst.data.collate import FixedSampler
     from queryinst.data.datamodule import loader, open_split
@@ -32,14 +35,21 @@ def main(config: EvaluateConfig) -> None:
     if config.images and config.annotations:
         source = CocoFile(Path(config.annotations), Path(config.images))
     else:
-        source = open_split(checkpoint.config.data, "val")
+        data = checkpoint.config.data
+        if data.shapes:
+            shapes.make(Path(data.root), data.shapes)
+        source = open_split(
+            data, "val", f"; {config.checkpoint} was evaluated there: give images=FOLDER annotations=FILE"
+        )
     checkpoint.require_classes(source.categories.ids, source.categories.names, source.path)
     stages = range(checkpoint.config.model.num_stages) if config.all_stages else [-1]
     evaluators = {stage: CocoEvaluator(source.content, config.backend) for stage in stages}
     module = QueryInstModule(checkpoint.build(), evaluators, checkpoint.config.model.postprocess)
     dataset = CocoDataset(source.images, EvaluationGeometry(checkpoint.config.augmentation))
     batch = config.batch_size or checkpoint.config.data.batch_size
-    trainer = trainer_of({"accelerator": config.accelerator, "devices": 1, "logger": False})
+    settings = {"limit_val_batches": checkpoint.config.trainer.max_val_batches} if config.images is None else {}
+    settings |= {"accelerator": config.accelerator, "precision": checkpoint.config.trainer.precision}
+    trainer = trainer_of({**settings, "devices": 1, "logger": False})
     trainer.validate(module, loader(dataset, FixedSampler(len(dataset)), batch, config.num_workers), verbose=False)
 
     for stage in stages:

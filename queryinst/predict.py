@@ -13,7 +13,6 @@ from queryinst.errors import UserError
 from queryinst.studies.command import command
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-DEVICES = {"cpu": "cpu", "gpu": "cuda", "mps": "mps"}
 
 
 def paths_of(source: Path) -> list[Path]:
@@ -26,6 +25,24 @@ def paths_of(source: Path) -> list[Path]:
     if not found:
         raise UserError(f"source={source} has no images; looked for {', '.join(SUFFIXES)}")
     return found
+
+
+def device_of(accelerator: str) -> str:
+    """The torch device of Lightning's word for it. Raises UserError where this machine has none."""
+    import torch
+
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    here = found.type if found else "cpu"
+    if accelerator in ("auto", "cpu"):
+        return here if accelerator == "auto" else "cpu"
+    if here != {"gpu": "cuda"}.get(accelerator, accelerator):
+        raise UserError(f"accelerator={accelerator}: this machine, as torch sees it, has only {here}; give auto or cpu")
+    return here
+
+
+def _require_some(paths: list[Path], problems: list[str]) -> None:
+    if len(problems) == len(paths):
+        raise UserError(f"none of the {len(paths)} images can be read, first: {problems[0]}")
 
 
 @command("predict", PredictConfig)
@@ -45,9 +62,7 @@ def main(config: PredictConfig) -> None:
     from queryinst.visualize import draw
 
     checkpoint = load(config.checkpoint)
-    device = DEVICES.get(config.accelerator) or (
-        str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
-    )
+    device = device_of(config.accelerator)
     model = checkpoint.build().to(device)
     problems, images = [], {}
     for number, path in enumerate(paths, 1):
@@ -55,8 +70,13 @@ def main(config: PredictConfig) -> None:
             images[number] = image_file(path, number)
         except UserError as error:
             problems.append(str(error))
+    _require_some(paths, problems)
+    numbered = len({path.stem for path in paths if path.stem.isdecimal()}) == len(paths)  # named by their COCO ids
     output, results = Path(config.output), []
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output={output} cannot be made ({error.strerror}); give a folder") from None
     dataset = CocoDataset(list(images.values()), EvaluationGeometry(checkpoint.config.augmentation))
     batches = loader(dataset, FixedSampler(len(dataset)), config.batch_size, config.num_workers)
     for batch in track(batches, "looking", transient=True):
@@ -75,15 +95,14 @@ def main(config: PredictConfig) -> None:
                 path, detections = images[image_id].path, detections.above(config.score)
                 picture = draw.predictions(read_image(images[image_id]), detections, checkpoint.category_names)
                 cv2.imwrite(str(output / f"{path.name}.png"), picture[..., ::-1])
-                coco_id = int(path.stem) if path.stem.isdecimal() else image_id
+                coco_id = int(path.stem) if numbered else image_id
                 results += [
                     {"file_name": path.name, **entry} for entry in to_coco(coco_id, detections, checkpoint.category_ids)
                 ]
+    _require_some(paths, problems)
     (output / "predictions.json").write_text(json.dumps(results))
     for problem in problems:
         print(f"skipped: {problem}", file=sys.stderr)
-    if len(problems) == len(paths):
-        raise UserError(f"none of the {len(paths)} images could be read")
     print(f"{len(results)} instances in {len(paths) - len(problems)} images; overlays and JSON are in {output}")
 
 

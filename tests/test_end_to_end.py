@@ -227,7 +227,7 @@ def test_predict_goes_on_over_images_that_cannot_be_read(workplace: Path, run: R
     assert "skipped: photos/bad.jpg cannot be read as an image" in text
     assert [path.name for path in (workplace / "seen").glob("*.png")] == ["good.jpg.png"]
     for source, sentence in (
-        ("photos/bad.jpg", "none of the 1 images could be read"),
+        ("photos/bad.jpg", "none of the 1 images can be read"),
         ("nowhere", "source=nowhere does not exist"),
     ):
         code, text = run("predict", f"checkpoint={best}", f"source={source}")

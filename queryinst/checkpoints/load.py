@@ -42,10 +42,13 @@ class Checkpoint:
                 f"but {where} has {len(ids)} ({_some(names)}): evaluate on data with the same classes, "
                 f"or fine-tune with queryinst.train weights={self.path}"
             )
-        if list(ids) != self.category_ids:
-            raise UserError(
-                f"{self.path} was trained on categories {_some(self.category_ids)}, but {where} has {_some(ids)}"
-            )
+        for ours, theirs in ((self.category_ids, ids), (self.category_names, names)):
+            differing = [pair for pair in zip(ours, theirs, strict=True) if pair[0] != pair[1]]
+            if differing:
+                raise UserError(
+                    f"{self.path} was trained on other categories than those of {where}: "
+                    f"{differing[0][0]!r} there is {differing[0][1]!r} here"
+                )
 
 
 def _some(things: Sequence[Any]) -> str:
@@ -88,8 +91,8 @@ def read(path: Path) -> Any:
         ) from None
 
 
-def start_from(model: QueryInst, path: str) -> str:
-    """Load another run's weights for fine-tuning; with other classes, the class layers start fresh.
+def start_from(model: QueryInst, path: str, names: Sequence[str]) -> str:
+    """Load another run's weights for fine-tuning; with other classes (`names`), the class layers start fresh.
 
     Returns:
         what was loaded, in one sentence.
@@ -99,7 +102,12 @@ def start_from(model: QueryInst, path: str) -> str:
     """
     checkpoint = load(path)
     ours = model.state_dict()
-    fresh = [name for name, value in checkpoint.weights.items() if name in ours and value.shape != ours[name].shape]
+    new = list(names) != checkpoint.category_names
+    fresh = [
+        name
+        for name, value in checkpoint.weights.items()
+        if name in ours and (value.shape != ours[name].shape or (new and any(part in name for part in CLASS_LAYERS)))
+    ]
     missing = [name for name in ours if name not in checkpoint.weights]
     surplus = [name for name in checkpoint.weights if name not in ours]
     if missing or surplus or not all(any(part in name for part in CLASS_LAYERS) for name in fresh):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -35,6 +35,7 @@ class ImageFile:
     path: Path
     height: int
     width: int
+    upright: bool = False  # turn the pixels as the camera's EXIF note says; COCO's files mean them as they are stored
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,17 @@ class CocoFile:
             inside = min(x + width, image.width) - max(x, 0), min(y + height, image.height) - max(y, 0)
             if annotation.get("area", 1) > 0 and min(width, height) >= 1 and min(inside) > 0:
                 box = np.array([x, y, x + width, y + height], np.float64)
-                found.append(
-                    Instance(box, self._labels[annotation["category_id"]], outline_of(annotation["segmentation"]))
-                )
+                found.append(Instance(box, self._labels[annotation["category_id"]], self._outline(annotation)))
         return found
+
+    def _outline(self, annotation: dict[str, Any]) -> mask_ops.Polygons | mask_ops.LocalMask:
+        try:
+            return outline_of(annotation["segmentation"])
+        except (ValueError, IndexError) as error:
+            raise UserError(
+                f"{self.path}: annotation {annotation['id']} of image {annotation['image_id']} has a compressed RLE "
+                f"that cannot be read: {error}"
+            ) from None
 
 
 def read_json(path: Path, hint: str = "") -> Any:
@@ -122,7 +130,9 @@ def image_file(path: Path, image_id: int) -> ImageFile:
     """An image that is in no annotation file; its size is read from its header. Raises UserError."""
     try:
         with Image.open(path) as picture:
-            return ImageFile(image_id, path, picture.height, picture.width)
+            lying = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            width, height = picture.size[::-1] if lying else picture.size
+            return ImageFile(image_id, path, height, width, upright=True)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be read as an image: {error}") from None
 
@@ -139,6 +149,8 @@ def read_image(image: ImageFile) -> NDArray[np.uint8]:
                 raise UserError(
                     f"image {image.id} ({image.path}) has {picture.mode} pixels; convert it to 8 bits a channel"
                 )
+            if image.upright:
+                ImageOps.exif_transpose(picture, in_place=True)
             pixels = np.asarray(picture.convert("RGB"))
     except FileNotFoundError:
         raise UserError(f"image {image.id} ({image.path}) does not exist") from None
@@ -147,9 +159,14 @@ def read_image(image: ImageFile) -> NDArray[np.uint8]:
     if pixels.shape[:2] != (image.height, image.width):
         raise UserError(
             f"image {image.id} ({image.path}) is {pixels.shape[1]}x{pixels.shape[0]}, but its annotations say "
-            f"{image.width}x{image.height}: correct one of them"
+            f"{image.width}x{image.height}: correct one of them (a photo may lie on its side: see its EXIF orientation)"
         )
     return pixels
+
+
+def nothing(image: ImageFile) -> list[Instance]:
+    """No instances. A function with a name, so that every way to start a loader process can send it."""
+    return []
 
 
 @dataclass(frozen=True)
@@ -182,7 +199,7 @@ class CocoDataset(Dataset[Sample]):
         self,
         images: Sequence[ImageFile],
         geometry: GeometryOf,
-        instances: Callable[[ImageFile], list[Instance]] = lambda image: [],
+        instances: Callable[[ImageFile], list[Instance]] = nothing,
         mask_size: int = 8,
         seed: int = 0,
         substitute: bool = False,
@@ -201,20 +218,27 @@ class CocoDataset(Dataset[Sample]):
         for step in range(self.tries):
             image = self.images[(position + step) % len(self)]
             try:
-                pixels = read_image(image)
+                pixels, instances = read_image(image), self.instances(image)
             except UserError as error:
                 problems.append(str(error))
                 continue
-            return self._sample(image, pixels, np.random.default_rng([self.seed, epoch, position]), tuple(problems))
+            return self._sample(
+                image, pixels, instances, np.random.default_rng([self.seed, epoch, position]), tuple(problems)
+            )
         return Sample(
             torch.zeros(3, 32, 32, dtype=torch.uint8), (32, 32), -1, self._targets([], 32, 32), tuple(problems)
         )
 
     def _sample(
-        self, image: ImageFile, pixels: NDArray[np.uint8], rng: np.random.Generator, problems: tuple[str, ...]
+        self,
+        image: ImageFile,
+        pixels: NDArray[np.uint8],
+        instances: list[Instance],
+        rng: np.random.Generator,
+        problems: tuple[str, ...],
     ) -> Sample:
         geometry = self.geometry(image.height, image.width, rng)
-        moved = [geometry.instance(instance) for instance in self.instances(image)]
+        moved = [geometry.instance(instance) for instance in instances]
         return Sample(
             image=torch.from_numpy(np.ascontiguousarray(geometry.image(pixels).transpose(2, 0, 1))),
             original_size=(image.height, image.width),

@@ -5,6 +5,7 @@ from typing import Any
 
 import cv2
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader
 
 from queryinst.config import AugmentationConfig, DataConfig
@@ -44,8 +45,18 @@ class CocoDataModule(pl.LightningDataModule):
 
     def check(self) -> None:
         """Open both splits. Raises UserError where training or evaluation could not work."""
-        _ = self.categories, self.training_images()
         val = self.file("val")
+        for source, images, allowed in (
+            (self.file("train"), self.training_images(), self.data.max_bad_images),
+            (val, val.images, 0),
+        ):
+            missing = [image for image in images if not image.path.exists()]
+            if len(missing) > allowed:
+                raise UserError(
+                    f"{len(missing)} of the {len(images)} images of {source.path} do not exist, "
+                    f"first image {missing[0].id} ({missing[0].path})"
+                )
+        _ = self.categories
         if not any(not annotation.get("iscrowd") for image in val.images for annotation in val.annotations(image)):
             raise UserError(
                 f"{val.path} has no objects to find, so average precision is undefined; give other data.val_annotations"
@@ -107,12 +118,12 @@ class CocoDataModule(pl.LightningDataModule):
         return loader(dataset, sampler, batch, self.data.num_workers)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Count the images that could not be read. Raises UserError when they are more than allowed."""
-        for problem in batch.problems:
+        """Count the training images that could not be read. Raises UserError when they are more than allowed."""
+        for problem in batch.problems if self.trainer and self.trainer.training else ():
             if problem in self.problems:
                 continue
             self.problems[problem] = 1
-            allowed = self.data.max_bad_images if self.trainer and self.trainer.training else 0
+            allowed = self.data.max_bad_images
             if len(self.problems) > allowed:
                 raise UserError(
                     f"{problem}; data.max_bad_images={len(self.problems)} would replace it by another and go on"
@@ -124,10 +135,10 @@ class CocoDataModule(pl.LightningDataModule):
         print(f"skipped ({len(self.problems)} of {allowed} allowed): {problem}", flush=True)
 
 
-def open_split(data: DataConfig, split: str) -> CocoFile:
-    """The annotation file of "train" or "val"."""
+def open_split(data: DataConfig, split: str, hint: str | None = None) -> CocoFile:
+    """The annotation file of "train" or "val"; `hint` ends the sentence where something is not there."""
     root = Path(data.root)
-    hint = (
+    hint = hint or (
         f" (data.root={data.root}; set data.root=FOLDER, data.{split}_annotations=FILE and data.{split}_images=FOLDER "
         "to yours; COCO itself is at https://cocodataset.org/#download)"
     )
@@ -149,6 +160,7 @@ def loader(dataset: CocoDataset, sampler: Any, batch: int, workers: int) -> Data
         num_workers=workers,
         collate_fn=collate,
         persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
         worker_init_fn=_one_thread,
     )
 

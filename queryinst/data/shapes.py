@@ -1,16 +1,16 @@
 """The embedded data set `shapes`: a COCO folder that the project makes itself, in seconds, the same everywhere.
 
 An image is a function of (seed, split, index): a muted textured background with 1 to 12 textured shapes that occlude
-each other, drop shadows, and noise. A category has a typical hue, as things in the world have, and one object in ten
-goes against it. An image is drawn four times as large and reduced, so that edges are soft and annotations are finer
-than a pixel. As in real data there are tiny objects, masks in several parts, crowd regions, images without objects, a
-category that never occurs, category ids with gaps, and all three ways of writing a mask: polygons, uncompressed and
-compressed RLE. The rest of the framework knows the result only as COCO data.
+each other, drop shadows, and noise; one in twenty is crowded. A category has a typical hue, as things in the world
+have, and one object in ten goes against it. An image is drawn four times as large and reduced, so that edges are soft
+and annotations are finer than a pixel. As in real data there are tiny objects, masks in several parts, crowd regions,
+images without objects, a category that never occurs, category ids with gaps, and all three ways of writing a mask:
+polygons, uncompressed and compressed RLE. The rest of the framework knows the result only as COCO data.
 """
 
 import json
-import os
-import shutil
+import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,39 +62,41 @@ def make(root: Path, config: ShapesConfig) -> None:
     if root.exists() and any(root.iterdir()):
         _check_same(root, wanted)
         return
-    partial = root.with_name(f"{root.name}.partial-{os.getpid()}")
-    for split, count in (("train", config.train), ("val", config.val)):
-        folder = partial / "images" / split
-        folder.mkdir(parents=True)
-        content: dict[str, Any] = {
-            "info": {"description": "QueryInst's embedded data set", "made_from": wanted},
-            "categories": [{"id": key, "name": name, "supercategory": "shape"} for key, name in CATEGORIES.items()],
-            "images": [],
-            "annotations": [],
-        }
-        for index in track(range(count), f"making {root}: {split}", transient=True):
-            picture, annotations = draw(config, split, index)
-            image_id = FIRST_ID[split] + index
-            name = f"{image_id:012d}.jpg"
-            (folder / name).write_bytes(
-                cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
-            )
-            content["images"].append(
-                {"id": image_id, "file_name": name, "height": picture.shape[0], "width": picture.shape[1]}
-            )
-            for annotation in annotations:
-                content["annotations"].append(
-                    {"id": len(content["annotations"]) + 1, "image_id": image_id, **annotation}
-                )
-        (partial / "annotations").mkdir(exist_ok=True)
-        (partial / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
-    if root.exists():
-        root.rmdir()
-    try:
-        partial.rename(root)
-    except OSError:  # another process was faster
-        shutil.rmtree(partial)
-        _check_same(root, wanted)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{root.name}.partial-", dir=root.parent) as temporary:
+        partial = Path(temporary) / root.name
+        for split, count in (("train", config.train), ("val", config.val)):
+            _write(partial, split, track(range(count), f"making {root}: {split}", transient=True), config)
+        if root.exists():
+            root.rmdir()
+        try:
+            partial.rename(root)
+        except OSError:  # another process was faster
+            _check_same(root, wanted)
+
+
+def _write(root: Path, split: str, indices: Iterable[int], config: ShapesConfig) -> None:
+    """One split: its images and its annotation file."""
+    folder = root / "images" / split
+    folder.mkdir(parents=True)
+    content: dict[str, Any] = {
+        "info": {"description": "QueryInst's embedded data set", "made_from": fingerprint(config)},
+        "categories": [{"id": key, "name": name, "supercategory": "shape"} for key, name in CATEGORIES.items()],
+        "images": [],
+        "annotations": [],
+    }
+    for index in indices:
+        picture, annotations = draw(config, split, index)
+        image_id = FIRST_ID[split] + index
+        name, (height, width) = f"{image_id:012d}.jpg", picture.shape[:2]
+        (folder / name).write_bytes(
+            cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
+        )
+        content["images"].append({"id": image_id, "file_name": name, "height": height, "width": width})
+        for annotation in annotations:
+            content["annotations"].append({"id": len(content["annotations"]) + 1, "image_id": image_id, **annotation})
+    (root / "annotations").mkdir(exist_ok=True)
+    (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
 
 
 def _check_same(root: Path, wanted: dict[str, Any]) -> None:
@@ -118,7 +120,8 @@ def draw(config: ShapesConfig, split: str, index: int) -> tuple[Picture, list[An
         return scene.finish(), []
     if rng.random() < 0.05:
         scene.add_crowd()
-    for _ in range(int(np.clip(rng.geometric(0.35), 1, 12))):
+    crowded = rng.random() < 0.05
+    for _ in range(int(rng.integers(7, 13) if crowded else min(rng.geometric(0.5), 12))):
         scene.add(rng.choice([key for key in CATEGORIES if key != ABSENT]), _radius(rng, config.side))
     return scene.finish(), scene.annotations()
 

@@ -39,6 +39,10 @@ def check_content(content: Any, path: Path) -> None:
         raise UserError(f"{path} has no images")
     sizes = _unique(content["images"], "images", path)
     categories = _unique(content["categories"], "categories", path)
+    names = [category["name"] for category in content["categories"]]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{path}: two categories are called '{twice}'; give each its own name")
     for image in content["images"]:
         if not (_positive(image["height"]) and _positive(image["width"])):
             raise UserError(
@@ -47,6 +51,8 @@ def check_content(content: Any, path: Path) -> None:
             )
     for annotation in content["annotations"]:
         _check_annotation(annotation, sizes, categories, path)
+    if content["annotations"] and not any(annotation.get("area", 1) for annotation in content["annotations"]):
+        raise UserError(f"{path}: every annotation has area 0, which means nothing to learn; correct or remove `area`")
 
 
 def _unique(entries: list[Any], name: str, path: Path) -> dict[int, Any]:
@@ -83,6 +89,8 @@ def _check_annotation(
         isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) and math.isfinite(v) for v in box)
     ):
         raise UserError(f"{where} has box {box}; wanted four finite numbers x, y, width, height")
+    if not isinstance(annotation.get("area", 1), int | float):
+        raise UserError(f"{where} has area {annotation['area']!r}; wanted a number of pixels, or no `area` at all")
     fault = _mask_fault(annotation["segmentation"], images[annotation["image_id"]])
     if fault:
         raise UserError(f"{where} has {fault}")

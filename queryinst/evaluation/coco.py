@@ -4,7 +4,7 @@ import contextlib
 import io
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch.distributed as dist
@@ -12,9 +12,20 @@ import torch.distributed as dist
 from queryinst.ops import masks as mask_ops
 from queryinst.structures import Detections
 
+T = TypeVar("T")
+
 # Position in COCOeval.stats: the twelve numbers that everybody reports.
 STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 KINDS = ("bbox", "segm")
+
+
+def of_all_ranks(by_image: dict[int, T]) -> dict[int, T]:
+    """The entries of all processes together, on each of them; an image counts once."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return by_image
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, by_image)
+    return {image_id: entry for part in parts for image_id, entry in part.items()}
 
 
 class CocoEvaluator:
@@ -48,7 +59,7 @@ class CocoEvaluator:
         With several processes, their results are put together first; each image counts once, and every process returns
         the same numbers.
         """
-        results = self._of_all_ranks()
+        results = of_all_ranks(self.results)
         truth = {
             "images": [image for image in self.content["images"] if image["id"] in results],
             "categories": self.categories,
@@ -67,13 +78,6 @@ class CocoEvaluator:
                 f"{kind}_AP/{c['name']}": _defined(by_class[:, :, k].mean()) for k, c in enumerate(self.categories)
             }
         return metrics
-
-    def _of_all_ranks(self) -> dict[int, list[dict[str, Any]]]:
-        if not (dist.is_available() and dist.is_initialized()):
-            return self.results
-        parts: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(parts, self.results)
-        return {image_id: found for part in parts for image_id, found in part.items()}
 
     def _evaluate(self, kind: str, truth: dict[str, Any], found: list[dict[str, Any]]) -> tuple[Any, Any]:
         coco_class, evaluator_class = _backend(self.backend)

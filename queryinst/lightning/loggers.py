@@ -12,16 +12,13 @@ from pytorch_lightning.utilities import rank_zero_only
 from queryinst.config import LoggerConfig
 
 
-def build_loggers(
-    config: LoggerConfig, folder: Path, run_id: str, name: str, settings: dict[str, Any], first_step: int
-) -> list[Logger]:
+def build_loggers(config: LoggerConfig, folder: Path, run_id: str, name: str, first_step: int) -> list[Logger]:
     """The loggers that `config` asks for.
 
     Args:
         folder: of the run; everything is written below it.
         run_id: identity of the run, and W&B's run id, so that a resumed run continues its own curves.
         name: of the run.
-        settings: flat hyperparameters.
         first_step: where training begins; more than 0 when it resumes. CSV rows from there on are written again.
     """
     loggers: list[Logger] = []
@@ -44,11 +41,10 @@ def build_loggers(
                 log_model=False,
             )
         )
-    for logger in loggers:
-        logger.log_hyperparams(settings)
     return loggers
 
 
+@rank_zero_only
 def close(loggers: list[Logger], failed: bool) -> None:
     """End the W&B run, marked as failed where it did."""
     for logger in loggers:
@@ -82,7 +78,7 @@ class CsvLogger(Logger):
         if path.exists():
             with path.open(newline="") as file:
                 reader = csv.DictReader(file)
-                rows = [row for row in reader if int(row["step"]) < first_step]
+                rows = [row for row in reader if row["step"].isdecimal() and int(row["step"]) < first_step]
                 self.columns = list(reader.fieldnames or self.columns)
             self._write(rows)
 
@@ -110,6 +106,7 @@ class CsvLogger(Logger):
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self.columns).writerow(row)
 
+    @rank_zero_only
     def _write(self, rows: list[dict[str, Any]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(".partial")

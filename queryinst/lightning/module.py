@@ -100,6 +100,8 @@ class QueryInstModule(pl.LightningModule):
         )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Detections]:  # type: ignore[override]
+        if batch.problems:
+            raise UserError(batch.problems[0])
         output = self.model(batch.images, batch.sizes)
         for stage, evaluator in self.evaluators.items():
             found = detect(self.model, output, batch.sizes, batch.original_sizes, self.postprocess, stage)
@@ -116,8 +118,9 @@ class QueryInstModule(pl.LightningModule):
             prefix = "" if stage == -1 else f"stage_{stage + 1}/"
             self.metrics |= {f"{prefix}{name}": value for name, value in evaluator.compute().items()}
         # Every rank has the same numbers already.
+        defined = {name: value for name, value in self.metrics.items() if value == value}
         self.log_dict(
-            {f"val/{name}": value for name, value in self.metrics.items() if value == value}, rank_zero_only=True
+            {f"val/{name}": value for name, value in {"segm_AP": 0.0, **defined}.items()}, rank_zero_only=True
         )
 
     def configure_optimizers(self) -> Any:

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from queryinst.config import OptimizerConfig, ScheduleConfig, TrainerConfig
 from queryinst.errors import UserError, nearest
@@ -67,7 +68,7 @@ def trainer_of(settings: dict[str, Any]) -> pl.Trainer:
     quiet()
     try:
         return pl.Trainer(**settings)
-    except (TypeError, ValueError, RuntimeError) as error:  # Lightning's MisconfigurationException is one of the last
+    except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
         known = set(pl.Trainer.__init__.__annotations__)
         wrong = [name for name in settings if name not in known]
         hint = f"; '{wrong[0]}' is no argument of pytorch_lightning.Trainer{nearest(wrong[0], known)}" if wrong else ""

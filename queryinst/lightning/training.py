@@ -50,7 +50,7 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
     last = folder / LAST if (folder / LAST).exists() else None
     step = _step_of(last) if last else 0
     settings = {key: value for key, _, value in walk(config)}
-    loggers = log.build_loggers(config.logger, folder, run_id, folder.name, settings, step)
+    loggers = log.build_loggers(config.logger, folder, run_id, folder.name, step)
     loggers += instantiate(config.logger.extra, "logger")
     throughput, progress = Throughput(), RunProgress()
     callbacks: list[pl.Callback] = [throughput, progress, *instantiate(config.callbacks.extra, "callbacks")]
@@ -66,11 +66,16 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
     say(f"folder     {folder}" + (f", resumed at step {step}" if step else ""))
     failed = True
     try:
+        for logger in loggers:
+            logger.log_hyperparams(settings)
         trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
         best = BEST if (folder / BEST).exists() else LAST
         module.model.load_state_dict(load(folder / best).weights)
+        trainer.loggers = []  # the curves have these numbers already, at the step they belong to
         trainer.validate(module, datamodule=data, verbose=False)
         failed = False
+    except SystemExit:  # Lightning's way to end after Ctrl+C
+        raise KeyboardInterrupt from None
     finally:
         if failed and (folder / LAST).exists():
             say(f"stopped; the same command goes on from step {_step_of(folder / LAST)}")
@@ -85,7 +90,7 @@ def _module(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str
     model = QueryInst(config.model, config.backbone, len(categories))
     loaded = []
     if config.weights:
-        loaded.append(start_from(model, config.weights))
+        loaded.append(start_from(model, config.weights, categories.names))
     elif config.backbone.weights:
         loaded.append(start_backbone(model.backbone, config.backbone.name, config.backbone.weights))
     steps = math.ceil(data.batches_per_epoch(config.trainer.max_train_batches) / config.trainer.accumulate)

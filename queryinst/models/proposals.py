@@ -17,15 +17,14 @@ class Proposals(nn.Module):
 
     def __init__(self, number: int, width: int, init: str, detach: bool) -> None:
         super().__init__()
-        self.boxes = nn.Parameter(whole_image(number) if init == "image" else grid(number))
+        self.boxes = nn.Parameter(whole_image(number) if init == "image" else grid(number), requires_grad=not detach)
         self.features = nn.Parameter(torch.randn(number, width))
-        self.detach = detach
 
     def forward(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Image sizes (B, 2) height, width to boxes (B, N, 4) xyxy pixels and queries (B, N, d)."""
         boxes = box_ops.cxcywh_to_xyxy(self.boxes) * box_ops.extent(sizes)[:, None]
         queries = self.features.expand(len(sizes), -1, -1)
-        return boxes.detach() if self.detach else boxes, queries
+        return boxes, queries
 
 
 def whole_image(number: int) -> Tensor:

@@ -45,7 +45,9 @@ class FeaturePyramid:
         for index, (features, stride) in enumerate(zip(self.maps, STRIDES, strict=True)):
             where = torch.nonzero(level == index).squeeze(1)
             order.append(where)
-            pooled.append(roi_align(features, rois[where].to(features.dtype), size, 1 / stride, SAMPLES, aligned=True))
+            # Boxes stay float32 under mixed precision: half precision would move them by pixels.
+            cells = roi_align(features.float(), rois[where].float(), size, 1 / stride, SAMPLES, aligned=True)
+            pooled.append(cells.to(features.dtype))
         return torch.cat(pooled)[torch.cat(order).argsort()]
 
     def _gather(self, boxes: Tensor, image: Tensor, size: int) -> Tensor:

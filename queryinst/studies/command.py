@@ -142,5 +142,5 @@ def groups() -> list[str]:
 
 
 def _say(error: UserError) -> None:
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"error: {error}", file=sys.stderr)
+    rank = os.environ.get("LOCAL_RANK", "0")
+    print(f"error{f' on device {rank}' if rank != '0' else ''}: {error}", file=sys.stderr)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if (
     from queryinst.lightning.training import Trained
 
 RESULT = "result.json"  # exists when a run is finished
+CONFIG, LOCK = "config.yaml", ".lock"
 
 
 def run(config: TrainConfig) -> Path:
@@ -45,19 +47,18 @@ def run(config: TrainConfig) -> Path:
         from queryinst.studies import results
 
         if _is_first():
-            OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), folder / "config.yaml")
+            OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), folder / CONFIG)
+        description = results.describe(config, values, run_id(values))
         trained = train(config, data, folder, run_id(values))
         if _is_first():
-            results.write(
-                folder / RESULT, results.describe(config, values, run_id(values)) | dataclasses.asdict(trained)
-            )
+            results.write(folder / RESULT, description | dataclasses.asdict(trained))
             _report(folder, trained, data.categories.names)
     return folder
 
 
 def _is_first() -> bool:
-    """Whether this is the process that the user started, not one that Lightning started for another device."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+    """Whether this is the first process of the run, not one that Lightning or a cluster started for another device."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 def _data(config: TrainConfig) -> "CocoDataModule":
@@ -75,12 +76,17 @@ def _held(folder: Path) -> Iterator[None]:
     """Make the run folder and keep other processes out of it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".lock").touch()
+        (folder / LOCK).touch()
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written ({error.strerror}); set output=FOLDER") from None
     try:
-        with filelock.FileLock(folder / ".lock", blocking=False) if _is_first() else contextlib.nullcontext():
-            yield
+        with filelock.FileLock(folder / LOCK, blocking=False) if _is_first() else contextlib.nullcontext():
+            try:
+                yield
+            except UserError:  # leave nothing where nothing came about
+                if _is_first() and {path.name for path in folder.iterdir()} <= {LOCK, CONFIG}:
+                    shutil.rmtree(folder)
+                raise
     except filelock.Timeout:
         raise UserError(
             f"another process is training this run right now ({folder}); wait for it, or change a setting"

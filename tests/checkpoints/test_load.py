@@ -92,20 +92,23 @@ def test_code_in_a_file_is_not_run(tmp_path: Path):
 
 def test_classes_of_other_data_are_refused(tmp_path: Path):
     checkpoint = load(saved(tmp_path / "best.ckpt"))
-    checkpoint.require_classes([0, 1, 2], ["a", "b", "c"], Path("x.json"))
+    names = ["class 0", "class 1", "class 2"]
+    checkpoint.require_classes([0, 1, 2], names, Path("x.json"))
     with pytest.raises(
         UserError, match=r"was trained on 3 classes \(class 0, class 1, class 2\), but x\.json has 2 \(a, b\)"
     ):
         checkpoint.require_classes([0, 1], ["a", "b"], Path("x.json"))
-    with pytest.raises(UserError, match=r"was trained on categories 0, 1, 2, but x\.json has 1, 2, 3"):
-        checkpoint.require_classes([1, 2, 3], ["a", "b", "c"], Path("x.json"))
+    with pytest.raises(UserError, match=r"other categories than those of x\.json: 0 there is 1 here"):
+        checkpoint.require_classes([1, 2, 3], names, Path("x.json"))
+    with pytest.raises(UserError, match=r"other categories than those of x\.json: 'class 1' there is 'class 2' here"):
+        checkpoint.require_classes([0, 1, 2], ["class 0", "class 2", "class 1"], Path("x.json"))
 
 
 def test_fine_tuning_with_the_same_and_with_other_classes(tmp_path: Path):
     path = saved(tmp_path / "best.ckpt")
     same, other = small_model(3), small_model(7)
-    assert "class layers" not in start_from(same, str(path))
-    sentence = start_from(other, str(path))
+    assert "class layers" not in start_from(same, str(path), ["class 0", "class 1", "class 2"])
+    sentence = start_from(other, str(path), [f"other {index}" for index in range(7)])
     assert (
         "8 class layers start fresh (3 classes there, 7 here)" in sentence
     )  # weight and bias, box and mask, two stages
@@ -120,7 +123,15 @@ def test_fine_tuning_with_the_same_and_with_other_classes(tmp_path: Path):
 def test_another_architecture_is_refused(tmp_path: Path, change: dict[str, int]):
     path = saved(tmp_path / "best.ckpt")
     with pytest.raises(UserError, match="has another architecture .*2 stages, 6 proposals, width 16"):
-        start_from(small_model(3, **change), str(path))
+        start_from(small_model(3, **change), str(path), ["class 0", "class 1", "class 2"])
+
+
+def test_as_many_but_other_classes_start_fresh_too(tmp_path: Path):
+    model = small_model(3)
+    before = model.stages[0].box.cls.bias.clone()
+    sentence = start_from(model, str(saved(tmp_path / "best.ckpt")), ["cat", "dog", "horse"])
+    assert "8 class layers start fresh (3 classes there, 3 here)" in sentence
+    assert torch.equal(model.stages[0].box.cls.bias, before)
 
 
 def test_backbone_weights_of_torchvision(tmp_path: Path):

@@ -45,8 +45,8 @@ def test_csv_resumes_without_losing_or_repeating(tmp_path: Path):
 
 
 def test_none_and_several(tmp_path: Path):
-    assert build_loggers(LoggerConfig(), tmp_path, "id", "run", {}, 0) == []
-    both = build_loggers(LoggerConfig(csv=True, tensorboard=True), tmp_path, "id", "run", {"seed": 0}, 0)
+    assert build_loggers(LoggerConfig(), tmp_path, "id", "run", 0) == []
+    both = build_loggers(LoggerConfig(csv=True, tensorboard=True), tmp_path, "id", "run", 0)
     assert [type(logger) for logger in both] == [CsvLogger, TensorBoardLogger]
     for logger in both:
         logger.log_metrics({"loss": 1.0}, 1)
@@ -57,8 +57,9 @@ def test_none_and_several(tmp_path: Path):
 @pytest.mark.parametrize("failed", [False, True])
 def test_wandb_offline_has_the_runs_identity_and_its_end(tmp_path: Path, failed: bool):
     config = LoggerConfig(wandb=WandbConfig(enabled=True, mode="offline", project="p", tags=["t"]))
-    (logger,) = build_loggers(config, tmp_path, "0123abcd", "shapes-0123abcd", {"model.num_stages": 2}, 0)
+    (logger,) = build_loggers(config, tmp_path, "0123abcd", "shapes-0123abcd", 0)
     assert isinstance(logger, WandbLogger)
+    logger.log_hyperparams({"model.num_stages": 2})
     logger.log_metrics({"val/segm_AP": 0.25}, 3)
     close([logger], failed)
     (record,) = tmp_path.glob("wandb/offline-run-*-0123abcd/run-0123abcd.wandb")

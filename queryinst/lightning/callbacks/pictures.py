@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from numpy.typing import NDArray
 
 from queryinst.data.coco import CocoFile, ImageFile, outline_of, read_image
+from queryinst.evaluation.coco import of_all_ranks
 from queryinst.ops.masks import LocalMask, rasterise
 from queryinst.structures import Batch, Detections
 from queryinst.visualize import draw
@@ -41,15 +42,16 @@ class Pictures(pl.Callback):
     ) -> None:
         for image_id, detections in zip(batch.image_ids, outputs, strict=True):
             if image_id in self.images:
-                self.found[image_id] = detections
+                self.found[image_id] = detections.cpu()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.state.fn != "fit" or not self.found:
+        if trainer.state.fn != "fit":
+            return
+        found = of_all_ranks(self.found)
+        if not found or not trainer.is_global_zero:
             return
         names = self.source.categories.names
-        rows = [
-            self._row(self.images[image_id], detections, names) for image_id, detections in sorted(self.found.items())
-        ]
+        rows = [self._row(self.images[image_id], detections, names) for image_id, detections in sorted(found.items())]
         half = -(-len(rows) // 2)  # two images side by side
         rows = [left + right for left, right in zip(rows[:half], [*rows[half:], rows[-1]], strict=False)]
         picture = draw.grid(rows, ["ground truth", "prediction"] * 2)

@@ -24,7 +24,9 @@ def detections(image: Any, score: float) -> Detections:
 
 def show(folder: Path, source: CocoFile, score: float, count: int, loggers: Any = (), fn: str = "fit") -> list[Path]:
     pictures: Any = Pictures(source, folder, count, 0.3)
-    trainer = SimpleNamespace(state=SimpleNamespace(fn=fn), current_epoch=4, global_step=77, loggers=loggers)
+    trainer = SimpleNamespace(
+        state=SimpleNamespace(fn=fn), is_global_zero=True, current_epoch=4, global_step=77, loggers=loggers
+    )
     for image in source.images:
         pictures.on_validation_batch_end(
             trainer, None, [detections(image, score)], SimpleNamespace(image_ids=[image.id]), 0
