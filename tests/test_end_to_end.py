@@ -185,22 +185,31 @@ def test_your_own_data_and_fine_tuning(workplace: Path, run: Run):
     code, text = run("train", *own, f"weights={source}", "model.num_stages=2")
     assert code == 2
     assert "has another architecture" in text
+    assert len(list(workplace.glob("mine/*"))) == 1, "nothing is left of what failed"
 
 
 def test_mistakes_leave_nothing_behind(workplace: Path, run: Run):
     image = sorted((workplace / "data/shapes_tiny/images/train").iterdir())[3]
     whole = image.read_bytes()
-    before = sorted(workplace.rglob("*"))
+
+    def files() -> list[Path]:
+        return sorted(path for path in workplace.rglob("*") if path != workplace / "outputs")
+
+    before = files()
     for arguments, sentence in (
         (["data=coco", "data.root=nowhere"], "the data folder nowhere does not exist"),
         (["data=coco", "data.root=data/shapes_tiny"], "instances_train2017.json does not exist"),
         (["weights=nowhere.ckpt"], "weights=nowhere.ckpt cannot be read"),
         (["data.batch_size=7", "trainer.accumulate=2"], "must divide"),
+        (["trainer.devices=many"], "takes a number, a list such as 0,2, or auto"),
+        (["trainer.extra={max_epoch: 3}"], "'max_epoch' is no argument of pytorch_lightning.Trainer"),
+        (["callbacks.extra={mine: {_target_: no.Where}}"], "_target_ 'no.Where' names nothing"),
+        *([] if torch.cuda.is_available() else [(["trainer.accelerator=gpu"], "the trainer cannot be made")]),
     ):
         code, text = run("train", *TINY, *arguments)
         assert (code, text.count("\n")) == (2, 1), text
         assert sentence in text
-        assert sorted(workplace.rglob("*")) == before
+        assert files() == before
 
     image.write_bytes(whole[: len(whole) // 2])
     code, text = run("train", *TINY)
@@ -222,10 +231,13 @@ def test_predict_goes_on_over_images_that_cannot_be_read(workplace: Path, run: R
     shutil.copy(sorted((workplace / "data/shapes_tiny/images/val").iterdir())[0], folder / "good.jpg")
     (folder / "bad.jpg").write_bytes(b"nothing")
     (folder / "notes.txt").write_text("no image")
-    code, text = run("predict", f"checkpoint={best}", "source=photos", "output=seen")
+    shutil.copy(folder / "good.jpg", folder / "2.jpg")
+    code, text = run("predict", f"checkpoint={best}", "source=photos", "output=seen", "score=0")
     assert code == 0, text
     assert "skipped: photos/bad.jpg cannot be read as an image" in text
-    assert [path.name for path in (workplace / "seen").glob("*.png")] == ["good.jpg.png"]
+    assert sorted(path.name for path in (workplace / "seen").glob("*.png")) == ["2.jpg.png", "good.jpg.png"]
+    found = json.loads((workplace / "seen/predictions.json").read_text())
+    assert len({entry["file_name"] for entry in found}) == len({entry["image_id"] for entry in found}) == 2
     for source, sentence in (
         ("photos/bad.jpg", "none of the 1 images can be read"),
         ("nowhere", "source=nowhere does not exist"),

@@ -46,7 +46,8 @@ class FeaturePyramid:
             where = torch.nonzero(level == index).squeeze(1)
             order.append(where)
             # Boxes stay float32 under mixed precision: half precision would move them by pixels.
-            cells = roi_align(features.float(), rois[where].float(), size, 1 / stride, SAMPLES, aligned=True)
+            wide = torch.promote_types(features.dtype, torch.float32)
+            cells = roi_align(features.to(wide), rois[where].to(wide), size, 1 / stride, SAMPLES, aligned=True)
             pooled.append(cells.to(features.dtype))
         return torch.cat(pooled)[torch.cat(order).argsort()]
 

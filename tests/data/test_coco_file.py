@@ -134,6 +134,9 @@ def change(path: str, value: Any) -> Any:
         ),
         (change("annotations.0.segmentation", {"size": [40, 50], "counts": [3]}), "runs sum to 3; its image has 2000"),
         (change("annotations.0.segmentation", "mask.png"), "neither polygons nor RLE"),
+        (change("categories.1.name", "cat"), "two categories are called 'cat'"),
+        (change("annotations.0.area", None), "annotation 7 of image 5 has area None"),
+        (change("annotations.0.area", 0), "every annotation has area 0"),
     ],
 )
 def test_faults_are_named(folder: Path, data: Any, sentence: str):
@@ -169,6 +172,36 @@ def test_images_that_cannot_be_read_are_named(folder: Path):
     path.unlink()
     with pytest.raises(UserError, match=r"image 5 \(.*a\.png\) does not exist"):
         read_image(image)
+
+
+def test_a_photo_of_a_camera_on_its_side(folder: Path):
+    """Stored lying, with a note to turn it: predictions see it upright; an annotation file means the stored pixels."""
+    path = folder / "images" / "photo.jpg"
+    pixels = np.zeros((40, 50, 3), np.uint8)
+    pixels[:, :25] = 255
+    note = Image.Exif()
+    note[274] = 6  # turn by 90 degrees, clockwise
+    Image.fromarray(pixels).save(path, exif=note)
+    upright = image_file(path, 1)
+    assert (upright.height, upright.width) == (50, 40)
+    turned = read_image(upright)
+    assert turned.shape == (50, 40, 3)
+    assert turned[:20].min() > 200
+    assert turned[30:].max() < 60
+    data = content()
+    data["images"] = [{"id": 5, "file_name": "photo.jpg", "height": 40, "width": 50}]
+    assert read_image(read(folder, data).images[0]).shape == (40, 50, 3)
+    data["images"][0] |= {"height": 50, "width": 40}
+    data["annotations"] = []
+    with pytest.raises(UserError, match="see its EXIF orientation"):
+        read_image(read(folder, data).images[0])
+
+
+def test_a_damaged_mask_is_a_problem_of_its_image(folder: Path):
+    source = read(folder, content(annotation(segmentation={"size": [40, 50], "counts": "\x7fnonsense"})))
+    sample = CocoDataset(source.images, GEOMETRY, source.instances, substitute=True)[0, 0]
+    assert sample.image_id == -1
+    assert "annotation 7 of image 5 has a compressed RLE that cannot be read" in sample.problems[0]
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA", "1", "LA"])

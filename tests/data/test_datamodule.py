@@ -95,6 +95,21 @@ def test_splits_must_have_the_same_classes_and_something_to_find(shapes_root: Pa
         module(shapes_root).check()
 
 
+def test_missing_images_are_found_before_training(shapes_root: Path):
+    for split in ("train", "val"):
+        victim = sorted((shapes_root / "images" / split).iterdir())[1]
+        content = victim.read_bytes()
+        victim.unlink()
+        with pytest.raises(
+            UserError, match=rf"1 of the \d+ images of .*{split}\.json do not exist, first .*{victim.name}"
+        ):
+            module(shapes_root, keep_empty=True).check()
+        if split == "train":
+            module(shapes_root, keep_empty=True, max_bad_images=1).check()
+        victim.write_bytes(content)
+    module(shapes_root, keep_empty=True).check()
+
+
 def test_missing_folder_says_what_was_expected(tmp_path: Path):
     with pytest.raises(UserError, match=r"the data folder .* does not exist \(data.root=.*data.train_annotations=FILE"):
         module(tmp_path / "nothing").check()

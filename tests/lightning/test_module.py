@@ -1,6 +1,7 @@
 """The conductor: what it logs, and what it does when a loss is not finite."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,13 @@ def test_evaluation_of_the_last_and_of_an_earlier_stage(tmp_path: Path, shapes_s
     logged: dict[str, float] = conductor.logged  # type: ignore[assignment]
     assert {"val/segm_AP", "val/stage_1/segm_AP"} <= set(logged)
     assert all(value == value for value in logged.values())
+
+
+def test_an_unreadable_validation_image_ends_the_evaluation(tmp_path: Path):
+    """Left out, it would only make the numbers wrong."""
+    batch = replace(random_batch([0]), problems=["image 7 does not exist"])
+    with pytest.raises(UserError, match="image 7 does not exist"):
+        module(tmp_path).validation_step(batch, 0)
 
 
 def test_checkpoints_carry_the_record(tmp_path: Path):

@@ -62,3 +62,14 @@ def test_boxes_get_no_gradient():
     boxes = any_boxes(3, torch.float32).requires_grad_()
     pyramid(1, 64, 64, torch.float32).align(boxes, torch.zeros(3, dtype=torch.int64), 7).sum().backward()
     assert boxes.grad is None
+
+
+def test_half_precision_does_not_move_boxes():
+    """bfloat16 knows whole numbers up to 256 only: a box at 1000 would be off by pixels."""
+    ramp = torch.arange(256.0).expand(1, 1, 8, 256)  # a map whose values say where it was read, exact in bfloat16
+    maps = [ramp[..., : 256 // s * 4] for s in STRIDES]
+    boxes = torch.tensor([[1001.0, 4.0, 1013.0, 16.0]])
+    wide = FeaturePyramid(maps)._pool(boxes, torch.zeros(1, dtype=torch.long), 7)
+    half = FeaturePyramid([m.bfloat16() for m in maps])._pool(boxes, torch.zeros(1, dtype=torch.long), 7)
+    assert half.dtype == torch.bfloat16
+    assert torch.equal(half, wide.bfloat16())
