@@ -184,7 +184,7 @@ class TrainerConfig:
     threads: int | None = setting(
         None, "CPU threads of the network; empty: PyTorch's choice", at_least=1, identity=False
     )
-    extra: dict[str, Any] = setting({}, "any other argument of pytorch_lightning.Trainer")
+    extra: dict[str, Any] = setting({}, "other arguments of pytorch_lightning.Trainer: +trainer.extra.NAME=VALUE")
 
 
 @dataclass
@@ -195,7 +195,7 @@ class CallbacksConfig:
     picture_score: float = setting(
         0.3, "lowest score of a prediction that is drawn", at_least=0, at_most=1, identity=False
     )
-    extra: dict[str, Any] = setting({}, "more callbacks: name to a node with `_target_`", identity=False)
+    extra: dict[str, Any] = setting({}, "more callbacks: +callbacks.extra.NAME._target_=CLASS", identity=False)
 
 
 @dataclass
@@ -217,7 +217,7 @@ class LoggerConfig:
     csv: bool = setting(False, "write metrics.csv", identity=False)
     tensorboard: bool = setting(False, "write TensorBoard events", identity=False)
     wandb: WandbConfig = field(default_factory=WandbConfig)
-    extra: dict[str, Any] = setting({}, "more loggers: name to a node with `_target_`", identity=False)
+    extra: dict[str, Any] = setting({}, "more loggers: +logger.extra.NAME._target_=CLASS", identity=False)
 
 
 @dataclass

@@ -47,9 +47,10 @@ def main(config: EvaluateConfig) -> None:
     module = QueryInstModule(checkpoint.build(), evaluators, checkpoint.config.model.postprocess)
     dataset = CocoDataset(source.images, EvaluationGeometry(checkpoint.config.augmentation))
     batch = config.batch_size or checkpoint.config.data.batch_size
-    settings = {"limit_val_batches": checkpoint.config.trainer.max_val_batches} if config.images is None else {}
-    settings |= {"accelerator": config.accelerator, "precision": checkpoint.config.trainer.precision}
-    trainer = trainer_of({**settings, "devices": 1, "logger": False})
+    trained = checkpoint.config.trainer
+    settings = {"accelerator": config.accelerator, "precision": trained.precision, "devices": 1, "logger": False}
+    limit = trained.max_val_batches if config.images is None else None
+    trainer = trainer_of({**settings, "limit_val_batches": limit})
     trainer.validate(module, loader(dataset, FixedSampler(len(dataset)), batch, config.num_workers), verbose=False)
 
     for stage in stages:

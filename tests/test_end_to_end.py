@@ -202,8 +202,8 @@ def test_mistakes_leave_nothing_behind(workplace: Path, run: Run):
         (["weights=nowhere.ckpt"], "weights=nowhere.ckpt cannot be read"),
         (["data.batch_size=7", "trainer.accumulate=2"], "must divide"),
         (["trainer.devices=many"], "takes a number, a list such as 0,2, or auto"),
-        (["trainer.extra={max_epoch: 3}"], "'max_epoch' is no argument of pytorch_lightning.Trainer"),
-        (["callbacks.extra={mine: {_target_: no.Where}}"], "_target_ 'no.Where' names nothing"),
+        (["+trainer.extra.max_epoch=3"], "'max_epoch' is no argument of pytorch_lightning.Trainer"),
+        (["+callbacks.extra.mine._target_=no.Where"], "_target_ 'no.Where' names nothing"),
         *([] if torch.cuda.is_available() else [(["trainer.accelerator=gpu"], "the trainer cannot be made")]),
     ):
         code, text = run("train", *TINY, *arguments)

@@ -45,9 +45,9 @@ class CocoDataModule(pl.LightningDataModule):
 
     def check(self) -> None:
         """Open both splits. Raises UserError where training or evaluation could not work."""
-        val = self.file("val")
+        train, val = self.file("train"), self.file("val")
         for source, images, allowed in (
-            (self.file("train"), self.training_images(), self.data.max_bad_images),
+            (train, self.training_images(), self.data.max_bad_images),
             (val, val.images, 0),
         ):
             missing = [image for image in images if not image.path.exists()]

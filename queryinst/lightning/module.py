@@ -74,7 +74,7 @@ class QueryInstModule(pl.LightningModule):
         self._recent.clear()
 
     def _log_losses(self, losses: Tensor) -> None:
-        named = {"train/loss": losses.sum(), "train/lr": self._learning_rate()}
+        named: dict[str, Tensor | float] = {"train/loss": losses.sum(), "train/lr": self._learning_rate()}
         for stage, row in enumerate(losses, 1):
             named |= {f"train/stage_{stage}/loss_{term}": value for term, value in zip(TERMS, row, strict=True)}
         self.log_dict(named, batch_size=1)

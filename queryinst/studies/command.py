@@ -107,6 +107,8 @@ def explain(error: Exception, schema: type[Any]) -> str:
     )
     key = _first(r"full_key: ([\w.\[\]]+)", text) or _first(r"Could not override '([^']+)'", text) or unknown
     if unknown or "Could not override" in text:
+        if ".extra." in str(key):
+            return f"unknown setting '{key}'{place}; to add it, write +{key}=VALUE"
         known = [*(name for name, _, _ in walk(schema())), *_nodes(schema()), *groups()]
         return f"unknown setting '{key}'{place}{nearest(str(key), known)}"
     wrong = _first(r"Value (.+) could not be converted", text) or _first(r"(Invalid .+)", text)

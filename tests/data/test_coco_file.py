@@ -66,9 +66,10 @@ def test_labels_follow_ascending_category_ids(folder: Path):
     ids=["crowd", "ignored", "no area", "under a pixel", "outside"],
 )
 def test_what_is_not_learned(folder: Path, changes: dict[str, Any]):
-    source = read(folder, content(annotation(**changes)))
-    assert source.instances(source.images[0]) == []
-    assert len(source.annotations(source.images[0])) == 1
+    source = read(folder, content(annotation(**changes), annotation(id=8, bbox=[1, 2, 30, 20])))
+    (instance,) = source.instances(source.images[0])
+    assert instance.box.tolist() == [1, 2, 31, 22]
+    assert len(source.annotations(source.images[0])) == 2
 
 
 def test_polygons_and_both_kinds_of_rle_give_the_same_target(folder: Path):

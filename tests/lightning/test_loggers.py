@@ -70,4 +70,4 @@ def test_wandb_offline_has_the_runs_identity_and_its_end(tmp_path: Path, failed:
     assert "0.25" in text
     exits = [json.loads(line) for line in text.splitlines() if '"exit' in line.lower()]
     assert exits
-    assert ("1" in json.dumps(exits[-1].get("exit", exits[-1]))) == failed
+    assert exits[-1]["exit"].get("exit_code", 0) == int(failed)

@@ -16,7 +16,7 @@ from queryinst.studies.command import compose
         ("model.num_stagess=3", r"unknown setting 'model\.num_stagess'; did you mean 'model\.num_stages'\?"),
         ("+model.foo=3", r"unknown setting 'model\.foo'"),
         ("modl=tiny", "unknown setting 'modl'; did you mean 'model'"),
-        ("trainer.extra.foo=1", r"unknown setting 'trainer\.extra\.foo'"),
+        ("trainer.extra.foo=1", r"unknown setting 'trainer\.extra\.foo'; to add it, write \+trainer\.extra\.foo=VALUE"),
         ("model.num_stages=abc", r"model\.num_stages: value 'abc' .* cannot be read as a whole number"),
         ("optimizer.lr=fast", r"optimizer\.lr: value 'fast' .* cannot be read as a number"),
         ("seed=true", r"seed: value 'True' .* cannot be read as a whole number"),
