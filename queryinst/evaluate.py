@@ -12,14 +12,20 @@ from queryinst.errors import UserError
 from queryinst.studies.command import command
 
 
+def _make_folder(folder: Path) -> None:
+    """Before the work, not after it. Raises UserError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output: the folder {folder} cannot be made ({error.strerror}); give another FILE") from None
+
+
 @command("evaluate", EvaluateConfig)
 def main(config: EvaluateConfig) -> None:
     if (config.images is None) != (config.annotations is None):
         raise UserError(
             "images and annotations belong together: give both, or neither for the run's own validation set"
         )
-    if config.output:
-        Path(config.output).parent.mkdir(parents=True, exist_ok=True)
     from queryinst.checkpoints.load import load
     from queryinst.data import shapes
     from queryinst.data.coco import CocoDataset, CocoFile
@@ -42,6 +48,8 @@ def main(config: EvaluateConfig) -> None:
             data, "val", f"; {config.checkpoint} was evaluated there: give images=FOLDER annotations=FILE"
         )
     checkpoint.require_classes(source.categories.ids, source.categories.names, source.path)
+    if config.output:
+        _make_folder(Path(config.output).parent)
     stages = range(checkpoint.config.model.num_stages) if config.all_stages else [-1]
     evaluators = {stage: CocoEvaluator(source.content, config.backend) for stage in stages}
     module = QueryInstModule(checkpoint.build(), evaluators, checkpoint.config.model.postprocess)

@@ -75,19 +75,22 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> R
     return call
 
 
+SMALL: dict[str, Any] = {
+    "num_proposals": 6,
+    "num_stages": 2,
+    "width": 16,
+    "dynamic_width": 8,
+    "num_heads": 2,
+    "ffn_width": 32,
+    "mask_convs": 1,
+    "proposal_init": "grid",
+}
+
+
 def small_model(num_classes: int = 3, **settings: Any) -> QueryInst:
     """A QueryInst that runs in milliseconds."""
-    config = {
-        "num_proposals": 6,
-        "num_stages": 2,
-        "width": 16,
-        "dynamic_width": 8,
-        "num_heads": 2,
-        "ffn_width": 32,
-        "mask_convs": 1,
-    }
     backbone = BackboneConfig(name="tiny", frozen_stages=-1, norm="batch")
-    return QueryInst(ModelConfig(**{**config, "proposal_init": "grid", **settings}), backbone, num_classes)
+    return QueryInst(ModelConfig(**{**SMALL, **settings}), backbone, num_classes)
 
 
 def random_targets(

@@ -118,6 +118,7 @@ class QueryInstModule(pl.LightningModule):
             prefix = "" if stage == -1 else f"stage_{stage + 1}/"
             self.metrics |= {f"{prefix}{name}": value for name, value in evaluator.compute().items()}
         # Every rank has the same numbers already.
+        # Lightning stops where the monitored value is missing: nothing to find (`max_val_batches`) counts as 0.
         defined = {name: value for name, value in self.metrics.items() if value == value}
         self.log_dict(
             {f"val/{name}": value for name, value in {"segm_AP": 0.0, **defined}.items()}, rank_zero_only=True

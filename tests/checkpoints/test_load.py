@@ -8,29 +8,19 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from conftest import small_model
+from conftest import SMALL, small_model
 
 from queryinst.checkpoints.load import load, read, start_backbone, start_from
 from queryinst.config import BackboneConfig, ModelConfig, TrainConfig
 from queryinst.errors import UserError
 from queryinst.models.backbone import build_backbone
 
-SETTINGS = {
-    "num_proposals": 6,
-    "num_stages": 2,
-    "width": 16,
-    "dynamic_width": 8,
-    "num_heads": 2,
-    "ffn_width": 32,
-    "mask_convs": 1,
-}
-
 
 def saved(path: Path, num_classes: int = 3, **settings: Any) -> Path:
     """A checkpoint as training writes it."""
     model = small_model(num_classes, **settings)
     config = TrainConfig(
-        model=ModelConfig(**{**SETTINGS, "proposal_init": "grid", **settings}),
+        model=ModelConfig(**{**SMALL, **settings}),
         backbone=BackboneConfig(name="tiny", frozen_stages=-1, norm="batch"),
     )
     record = {
