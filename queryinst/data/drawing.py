@@ -37,7 +37,7 @@ def muted(rng: Rng) -> Colours:
 
 def typical(rng: Rng, number: int, of: int) -> Colours:
     """Two colours of a hue near the `number`-th of `of` round the circle, and in one case in ten of any hue."""
-    hue = rng.random() if rng.random() < 0.1 else rng.normal(number / of, 0.04) % 1
+    hue = rng.random() if rng.random() < 0.1 else rng.normal(number / of, 0.03) % 1
     first, second = (np.array(colorsys.hsv_to_rgb(hue, *rng.uniform(0.45, 1.0, 2))) * 255 for _ in range(2))
     return first, second
 

@@ -1,7 +1,7 @@
 """The embedded data set `shapes`: a COCO folder that the project makes itself, in seconds, the same everywhere.
 
 An image is a function of (seed, split, index): a muted textured background with 1 to 12 textured shapes that occlude
-each other, drop shadows, and noise; one in twenty is crowded. A category has a typical hue, as things in the world
+each other, drop shadows, and noise; one in forty is crowded. A category has a typical hue, as things in the world
 have, and one object in ten goes against it. An image is drawn four times as large and reduced, so that edges are soft
 and annotations are finer than a pixel. As in real data there are tiny objects, masks in several parts, crowd regions,
 images without objects, a category that never occurs, category ids with gaps, and all three ways of writing a mask:
@@ -25,7 +25,7 @@ from queryinst.data.drawing import OUTLINES, Points, Rng, background, place, tex
 from queryinst.errors import UserError
 from queryinst.ops.masks import LocalMask, encode, run_lengths
 
-VERSION = 1  # of what is drawn; part of the data set's fingerprint
+VERSION = 2  # of what is drawn; part of the data set's fingerprint
 CATEGORIES = {
     3: "circle",
     7: "square",
@@ -120,7 +120,7 @@ def draw(config: ShapesConfig, split: str, index: int) -> tuple[Picture, list[An
         return scene.finish(), []
     if rng.random() < 0.05:
         scene.add_crowd()
-    crowded = rng.random() < 0.05
+    crowded = rng.random() < 0.025
     for _ in range(int(rng.integers(7, 13) if crowded else min(rng.geometric(0.5), 12))):
         scene.add(rng.choice([key for key in CATEGORIES if key != ABSENT]), _radius(rng, config.side))
     return scene.finish(), scene.annotations()
@@ -132,8 +132,8 @@ def _size(rng: Rng, side: int) -> tuple[int, int]:
 
 
 def _radius(rng: Rng, side: int) -> float:
-    """Log-uniform from an eighth to a third of the image, and one in twenty tiny."""
-    low, high = (0.02, 0.03) if rng.random() < 0.05 else (0.12, 0.34)
+    """Log-uniform from a seventh to a third of the image, and one in forty tiny."""
+    low, high = (0.02, 0.03) if rng.random() < 0.025 else (0.14, 0.34)
     return float(side * np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
