@@ -5,12 +5,10 @@ file and every command line is checked against. No torch in this file: composing
 The defaults are those of the published model (QueryInst with ResNet-50); `conf/` holds what differs from them.
 """
 
-import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
-from queryinst.errors import UserError
-from queryinst.settings import REQUIRED, check_ranges, setting
+from queryinst.settings import REQUIRED, setting
 
 ACCELERATORS = ("auto", "cpu", "gpu", "mps")  # Lightning's words
 
@@ -18,7 +16,9 @@ ACCELERATORS = ("auto", "cpu", "gpu", "mps")  # Lightning's words
 @dataclass
 class BackboneConfig:
     name: str = setting(
-        "resnet50", "feature extractor", choices=("resnet18", "resnet34", "resnet50", "resnet101", "tiny")
+        "resnet50",
+        "feature extractor",
+        choices=("resnet18", "resnet34", "resnet50", "resnet101", "swin_t", "swin_s", "swin_b", "swin_l", "tiny"),
     )
     frozen_stages: int = setting(
         1, "stem and stages that do not train: -1 none, 0 the stem, 1 stem and C2, ...", at_least=-1, at_most=4
@@ -28,8 +28,11 @@ class BackboneConfig:
         "BatchNorm in training: batch statistics, fixed statistics, or frozen altogether",
         choices=("batch", "fixed", "frozen"),
     )
+    drop_path: float = setting(
+        0.0, "probability of skipping the last block in training, from 0 for the first (Swin)", at_least=0, at_most=0.9
+    )
     weights: str | None = setting(
-        None, "file with pretrained weights in torchvision's names, or `imagenet` to download torchvision's"
+        None, "pretrained weights: a file that queryinst.convert knows, or `imagenet` to download torchvision's"
     )
 
 
@@ -63,6 +66,15 @@ class ModelConfig:
     )
     proposal_init: str = setting(
         "image", "where the proposals start: all the whole image, or spread on a grid", choices=("image", "grid")
+    )
+    initialisation: str = setting(
+        "mmdetection",
+        "before training: as MMDetection and hustvl/QueryInst, or as PaddleDetection (equal stages, zero biases, "
+        "small query features)",
+        choices=("mmdetection", "paddle"),
+    )
+    aligned: bool = setting(
+        True, "RoIAlign shifted by half a pixel, as published; PaddleDetection has no shift since August 2024"
     )
     detach_proposals: bool = setting(
         False, "stop the first stage's gradient at the proposal boxes (hustvl/QueryInst#16: +0.2 box AP)"
@@ -130,6 +142,7 @@ class AugmentationConfig:
 
     flip: float = setting(0.5, "probability of a horizontal flip", at_least=0, at_most=1)
     short_sides: list[int] = setting([800], "one of these is drawn as the short side in training, pixels", at_least=32)
+    between: bool = setting(False, "draw any short side between the smallest and the largest of `short_sides`")
     long_side: int = setting(1333, "limit of the long side, pixels", at_least=32)
     crop: float = setting(0.0, "probability of resize, crop, resize instead of a plain resize", at_least=0, at_most=1)
     crop_short_sides: list[int] = setting([400, 500, 600], "short side before the crop, pixels", at_least=1)
@@ -145,9 +158,7 @@ class OptimizerConfig:
     lr_batch: int = setting(16, "images a step that `lr` is meant for", at_least=1)
     backbone_factor: float = setting(0.1, "learning rate of the backbone over that of the rest", at_least=0)
     weight_decay: float = setting(1e-4, "AdamW's weight decay", at_least=0)
-    decay_norms: bool = setting(
-        True, "weight decay also on normalisation layers and biases, as the published recipes do"
-    )
+    undecayed: list[str] = setting([], "parts of parameter names that get no weight decay; published: only with Swin")
     betas: list[float] = setting([0.9, 0.999], "AdamW's running averages", at_least=0, at_most=0.99999)
     clip_norm: float = setting(0.1, "largest L2 norm of all gradients together; 0: no limit", at_least=0)
 
@@ -266,45 +277,3 @@ class PredictConfig:
     batch_size: int = setting(4, "images at a time", at_least=1)
     num_workers: int = setting(0, "loader processes", at_least=0)
     accelerator: str = setting("auto", "what to compute on", choices=ACCELERATORS)
-
-
-def check(config: Any) -> None:
-    """Check every value by itself, then those that must fit each other.
-
-    Raises:
-        UserError: names the key, what it got and what it takes.
-    """
-    check_ranges(config)
-    if isinstance(config, TrainConfig):
-        for holds, sentence in _rules(config):
-            if not holds:
-                raise UserError(sentence)
-
-
-def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
-    model, data, schedule, augmentation = config.model, config.data, config.schedule, config.augmentation
-    milestones = schedule.milestones if schedule.decay == "step" else []
-    return [
-        (
-            model.width % model.num_heads == 0,
-            f"model.num_heads must divide model.width; got {model.num_heads} heads for width {model.width}",
-        ),
-        (all(a < b for a, b in itertools.pairwise(milestones)), f"schedule.milestones must rise; got {milestones}"),
-        (
-            all(epoch < schedule.epochs for epoch in milestones),
-            "schedule.milestones must lie before schedule.epochs, or they never happen; "
-            f"got {milestones} and {schedule.epochs} epochs: give both, or choose a schedule",
-        ),
-        (
-            data.batch_size % config.trainer.accumulate == 0,
-            "trainer.accumulate must divide data.batch_size; "
-            f"got {config.trainer.accumulate} for {data.batch_size} images",
-        ),
-        (len(augmentation.short_sides) > 0, "augmentation.short_sides needs at least one value; got none"),
-        (len(augmentation.crop_short_sides) > 0, "augmentation.crop_short_sides needs at least one value; got none"),
-        (len(config.optimizer.betas) == 2, f"optimizer.betas takes two numbers; got {config.optimizer.betas}"),
-        (
-            len(augmentation.crop_sides) == 2 and augmentation.crop_sides[0] <= augmentation.crop_sides[1],
-            f"augmentation.crop_sides takes the smallest and the largest side; got {augmentation.crop_sides}",
-        ),
-    ]

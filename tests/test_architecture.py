@@ -10,7 +10,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "queryinst"
 FILES = sorted(PACKAGE.rglob("*.py"))
-COMMANDS = {"train", "evaluate", "predict"}
+COMMANDS = {"train", "evaluate", "predict", "convert"}
 
 # What each part may import besides itself: config, structures, ops <- models | criterion <- data | evaluation |
 # visualize | checkpoints <- lightning <- studies <- commands.
@@ -20,13 +20,14 @@ MAY_IMPORT = {
     "errors": set(),
     "settings": {"errors"},
     "config": {"errors", "settings"},
+    "rules": {"errors", "settings", "config"},
     "ops": set(),
     "structures": {"ops"},
     "models": BASE,
     "criterion": BASE,
     **{part: BASE | {"models", "criterion"} for part in READERS},
     "lightning": BASE | {"models", "criterion"} | READERS,
-    "studies": BASE | {"models", "criterion", "lightning", ""} | READERS,
+    "studies": BASE | {"models", "criterion", "lightning", "rules", ""} | READERS,
 }
 ONLY_IN = {
     "pytorch_lightning": ("lightning/", "data/datamodule.py"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from queryinst.config import CriterionConfig, EvaluateConfig, OptimizerConfig, PredictConfig, TrainConfig
+from queryinst.config import CriterionConfig, EvaluateConfig, PredictConfig, TrainConfig
 from queryinst.settings import restore, walk
 from queryinst.studies.command import compose
 
@@ -21,7 +21,7 @@ SCHEMAS = {"config": TrainConfig, "evaluate": EvaluateConfig, "predict": Predict
 def test_every_option_composes(path: Path):
     group = path.parent.name
     override = f"+experiment={path.stem}" if group == "experiment" else f"{group}={path.stem}"
-    extra = ["schedule.epochs=40"] if group == "schedule" else []
+    extra = ["schedule.epochs=60"] if group == "schedule" else []
     config = compose("config", TrainConfig, [override, *extra])
     assert restore(TrainConfig, dataclasses.asdict(config)) == config
 
@@ -42,29 +42,59 @@ def test_an_experiment_is_a_short_delta_with_a_header(path: Path):
     assert compose("config", TrainConfig, [f"+experiment={path.stem}"]).name == path.stem
 
 
+MS = list(range(480, 801, 32))
+PROFILES = {  # learning rate for 16 images, the backbone's factor, clipping; BatchNorm; initialisation; clip at test
+    "paddle": (1e-4, 0.1, 0.1, "frozen", "paddle", True),
+    "mmdet": (1e-4, 0.1, 0.1, "fixed", "mmdetection", False),
+    "authors": (2.5e-5, 1.0, 1.0, "fixed", "mmdetection", False),
+}
+
+
 @pytest.mark.parametrize(
-    ("name", "backbone", "proposals", "epochs", "milestones", "short_sides", "crop"),
+    ("name", "profile", "backbone", "proposals", "epochs", "milestones", "short_sides", "crop"),
     [
-        ("1x_pro100", "resnet50", 100, 12, [8, 11], [800], 0.0),
-        ("ms_3x_pro100", "resnet50", 100, 36, [27, 33], list(range(480, 801, 32)), 0.0),
-        ("ms_crop_3x_pro300", "resnet50", 300, 36, [27, 33], list(range(480, 801, 32)), 0.5),
-        ("r101_ms_3x_pro100", "resnet101", 100, 36, [27, 33], list(range(480, 801, 32)), 0.0),
-        ("r101_ms_crop_3x_pro300", "resnet101", 300, 36, [27, 33], list(range(480, 801, 32)), 0.5),
+        ("1x_pro100", "paddle", "resnet50", 100, 12, [8, 11], [800], 0.0),
+        ("ms_3x_pro100", "mmdet", "resnet50", 100, 36, [27, 33], MS, 0.0),
+        ("ms_crop_3x_pro300", "paddle", "resnet50", 300, 36, [27, 33], MS, 0.5),
+        ("r101_ms_3x_pro100", "mmdet", "resnet101", 100, 36, [27, 33], MS, 0.0),
+        ("r101_ms_crop_3x_pro300", "mmdet", "resnet101", 300, 36, [27, 33], MS, 0.5),
+        ("swin_t_ms_crop_3x_pro100", "authors", "swin_t", 100, 36, [27, 33], MS, 0.5),
+        ("swin_l_ms_crop_50e_pro300", "authors", "swin_l", 300, 50, [40], [400, 1200], 0.5),
     ],
 )
 def test_recipes_of_the_zoo(
-    name: str, backbone: str, proposals: int, epochs: int, milestones: list[int], short_sides: list[int], crop: float
+    name: str,
+    profile: str,
+    backbone: str,
+    proposals: int,
+    epochs: int,
+    milestones: list[int],
+    short_sides: list[int],
+    crop: float,
 ):
+    """Each as it was published, and with the profile of another implementation (reference, 3.1 to 3.6)."""
     config = compose("config", TrainConfig, [f"+experiment={name}"])
     assert (config.backbone.name, config.model.num_proposals) == (backbone, proposals)
     assert (config.schedule.epochs, config.schedule.milestones) == (epochs, milestones)
     assert (config.augmentation.short_sides, config.augmentation.crop) == (short_sides, crop)
-    assert (config.data.batch_size, config.optimizer.lr, config.optimizer.backbone_factor) == (16, 1e-4, 0.1)
-    assert (config.optimizer.clip_norm, config.schedule.warmup_iterations, config.model.num_stages) == (0.1, 1000, 6)
-    assert config.optimizer == OptimizerConfig()
+    assert config.augmentation.between == (backbone == "swin_l")
+    assert (config.data.batch_size, config.schedule.warmup_iterations, config.model.num_stages) == (16, 1000, 6)
+    assert (config.optimizer.weight_decay, config.optimizer.betas) == (1e-4, [0.9, 0.999])
+    assert bool(config.optimizer.undecayed) == backbone.startswith("swin")
+    assert config.backbone.frozen_stages == (-1 if backbone.startswith("swin") else 1)
+    assert config.backbone.weights == (None if backbone == "swin_l" else "imagenet")
     assert config.criterion == CriterionConfig()
-    assert config.backbone.weights == "imagenet"
     assert config.model.proposal_init == "image"
+    assert {path.stem for path in (CONF / "profile").glob("*.yaml")} == set(PROFILES)
+    for chosen in PROFILES:
+        config = compose("config", TrainConfig, [f"+experiment={name}", f"profile={chosen}"])
+        optimizer, model = config.optimizer, config.model
+        assert PROFILES[chosen] == (
+            *(optimizer.lr, optimizer.backbone_factor, optimizer.clip_norm, config.backbone.norm),
+            *(model.initialisation, model.postprocess.clip_boxes),
+        )
+        if chosen == profile:
+            assert config == compose("config", TrainConfig, [f"+experiment={name}"])
 
 
 def test_every_setting_is_read_somewhere():

@@ -29,6 +29,9 @@ def arguments(line: str) -> list[str]:
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith("python -m queryinst")])
 def test_every_command_composes(line: str):
     verb = line.split()[2].partition(".")[2]
+    if verb == "convert":
+        assert len(arguments(line)) == 2
+        return
     name, schema = SCHEMAS[verb]
     compose(name, schema, arguments(line))
 

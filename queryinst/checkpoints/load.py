@@ -1,26 +1,29 @@
-"""Reading our checkpoints. Nothing in a file is ever executed: tensors and plain values only."""
+"""Our checkpoints: reading and writing them, and starting a training from weights."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import torchvision
 from torch import Tensor, nn
 
+from queryinst.checkpoints.convert import backbone_weights, some
+from queryinst.checkpoints.read import read, read_safetensors, write_safetensors
 from queryinst.config import TrainConfig
 from queryinst.errors import UserError
 from queryinst.models.queryinst import QueryInst
 from queryinst.settings import restore
 
 PREFIX = "model."  # of the network's parameters in the state of the LightningModule
+SAFE = ".safetensors"
 CLASS_LAYERS = (".box.cls.", ".mask.logits.")  # the only parameters whose shape depends on the number of classes
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a training run left behind: its configuration, its classes and its weights."""
+    """What a training run or a conversion left behind: configuration, classes and weights."""
 
     path: Path
     config: TrainConfig
@@ -38,8 +41,8 @@ class Checkpoint:
         """Raise UserError unless a data set has the classes that this model was trained on."""
         if len(ids) != len(self.category_ids):
             raise UserError(
-                f"{self.path} was trained on {len(self.category_ids)} classes ({_some(self.category_names)}), "
-                f"but {where} has {len(ids)} ({_some(names)}): evaluate on data with the same classes, "
+                f"{self.path} was trained on {len(self.category_ids)} classes ({some(self.category_names)}), "
+                f"but {where} has {len(ids)} ({some(names)}): evaluate on data with the same classes, "
                 f"or fine-tune with queryinst.train weights={self.path}"
             )
         for ours, theirs in ((self.category_ids, ids), (self.category_names, names)):
@@ -51,44 +54,49 @@ class Checkpoint:
                 )
 
 
-def _some(things: Sequence[Any]) -> str:
-    return ", ".join(map(str, things[:5])) + (", ..." if len(things) > 5 else "")
-
-
 def load(path: str | Path) -> Checkpoint:
-    """Read a checkpoint.
+    """Read a checkpoint: of a training run (`.ckpt`), or one that `queryinst.convert` wrote (`.safetensors`).
 
     Raises:
         UserError: there is no such file, it is damaged, it holds something else, or it would execute code.
     """
     path = Path(path)
+    if path.suffix == SAFE:
+        weights, record = read_safetensors(path)
+        if record.get("kind") != "model":
+            raise UserError(f"{path} is not a whole model ({record.get('kind', 'not written by queryinst.convert')})")
+        return _checkpoint(path, record, weights)
     content = read(path)
-    if not isinstance(content, dict) or "queryinst" not in content or "state_dict" not in content:
+    if not is_ours(content):
         raise UserError(
-            f"{path} is not a checkpoint of queryinst.train; expected the best.ckpt or last.ckpt of a run folder"
+            f"{path} is not a checkpoint of queryinst.train, such as the best.ckpt or last.ckpt of a run folder; "
+            f"weights of other projects come with python -m queryinst.convert {path} {path.with_suffix(SAFE)}"
         )
-    record = content["queryinst"]
-    weights = {
-        name.removeprefix(PREFIX): value for name, value in content["state_dict"].items() if name.startswith(PREFIX)
-    }
+    state = content["state_dict"].items()
+    weights = {name.removeprefix(PREFIX): value for name, value in state if name.startswith(PREFIX)}
+    return _checkpoint(path, content["queryinst"], weights)
+
+
+def is_ours(content: Any) -> bool:
+    """Whether the content of a file is a checkpoint of a training run."""
+    return isinstance(content, dict) and "queryinst" in content and "state_dict" in content
+
+
+def _checkpoint(path: Path, record: dict[str, Any], weights: dict[str, Tensor]) -> Checkpoint:
     config: TrainConfig = restore(TrainConfig, record["config"])
     return Checkpoint(path, config, record["category_ids"], record["category_names"], weights)
 
 
-def read(path: Path) -> Any:
-    """The content of a file that torch wrote, tensors and plain values only. Raises UserError."""
-    if not path.is_file():
-        beside = sorted(str(p) for p in path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
-        raise UserError(
-            f"{path} does not exist; expected a checkpoint there"
-            + (f"; its folder has {', '.join(beside)}" if beside else "")
-        )
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen kinds for damaged and for unsafe files
-        raise UserError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is damaged, or holds more than weights"
-        ) from None
+def save(checkpoint: Checkpoint, destination: Path, source: dict[str, str]) -> None:
+    """Write a checkpoint as safetensors with its architecture, classes and `source`. Raises UserError."""
+    record = {
+        "kind": "model",
+        "config": dataclasses.asdict(checkpoint.config),
+        "category_ids": checkpoint.category_ids,
+        "category_names": checkpoint.category_names,
+        "source": source,
+    }
+    write_safetensors(destination, checkpoint.weights, record)
 
 
 def start_from(model: QueryInst, path: str, names: Sequence[str]) -> str:
@@ -127,42 +135,41 @@ def start_from(model: QueryInst, path: str, names: Sequence[str]) -> str:
 
 
 def start_backbone(backbone: nn.Module, name: str, weights: str) -> str:
-    """Load pretrained weights into a ResNet: torchvision's (`imagenet`, downloaded) or a file in its names.
+    """Load pretrained weights into a backbone: torchvision's (`imagenet`, downloaded) or any file that convert knows.
 
     Returns:
         what was loaded, in one sentence.
 
     Raises:
-        UserError: the download failed, or the file does not fit.
+        UserError: there are none, the download failed, or the file does not fit.
     """
-    if not hasattr(backbone, "body"):
-        raise UserError(
-            f"backbone.weights={weights}: there are no pretrained weights for backbone.name={name}; leave it empty"
-        )
-    if weights == "imagenet":
-        source = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
-        try:
-            state = source.get_state_dict(progress=True)
-        except OSError as error:
-            raise UserError(
-                f"the ImageNet weights of {name} cannot be downloaded ({error}): "
-                f"fetch {source.url} elsewhere and set backbone.weights=FILE"
-            ) from None
+    if name == "tiny":
+        raise UserError(f"backbone.weights={weights}: there are no weights for backbone.name={name}; leave it empty")
+    if Path(weights).suffix == SAFE:
+        tensors, record = read_safetensors(Path(weights))
+        if record.get("kind") != "backbone" or record.get("name") != name:
+            found = f"{record.get('kind', 'file of others')} {record.get('name', '')}".strip()
+            raise UserError(f"backbone.weights={weights} is a {found}, not the backbone {name}")
+        state, label = tensors, str(record["source"]["label"])
     else:
-        state = read(Path(weights))
-    state = {key: value for key, value in state.items() if not key.startswith("fc.")}
-    wanted = backbone.body.state_dict()  # type: ignore[union-attr]
-    odd = sorted(
-        {
-            key
-            for key in {*state, *wanted}
-            if key not in state or key not in wanted or state[key].shape != wanted[key].shape
-        }
-    )
-    odd = [key for key in odd if not key.endswith("num_batches_tracked")]
-    if odd:
+        content = _imagenet(name) if weights == "imagenet" else read(weights)
+        state, label = backbone_weights(content, name, f"backbone.weights={weights}")
+    backbone.load_state_dict(state, strict=False)  # proved complete, but for a Swin's output norms
+    return f"backbone: {len(state)} tensors from {weights} ({label})"
+
+
+def _imagenet(name: str) -> Any:
+    """torchvision's weights, downloaded. Raises UserError."""
+    try:
+        source = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+    except ValueError:
         raise UserError(
-            f"backbone.weights={weights} is not a {name} of torchvision: {len(odd)} tensors differ, first {odd[0]}"
-        )
-    backbone.body.load_state_dict(state, strict=False)  # type: ignore[union-attr]
-    return f"backbone: {len(state)} tensors from {weights}"
+            f"torchvision has no ImageNet weights for backbone.name={name}; give backbone.weights=FILE, Microsoft's say"
+        ) from None
+    try:
+        return source.get_state_dict(progress=True)
+    except OSError as error:
+        raise UserError(
+            f"the ImageNet weights of {name} cannot be downloaded ({error}): "
+            f"fetch {source.url} elsewhere and set backbone.weights=FILE"
+        ) from None

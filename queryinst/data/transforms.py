@@ -155,7 +155,9 @@ class TrainGeometry:
             geometry = self._crop(
                 geometry.resize(*fit(height, width, rng.choice(config.crop_short_sides), config.long_side)), rng
             )
-        return geometry.resize(*fit(geometry.height, geometry.width, rng.choice(config.short_sides), config.long_side))
+        low, high = min(config.short_sides), max(config.short_sides)
+        short_side = rng.integers(low, high, endpoint=True) if config.between else rng.choice(config.short_sides)
+        return geometry.resize(*fit(geometry.height, geometry.width, int(short_side), config.long_side))
 
     def _crop(self, geometry: Geometry, rng: Rng) -> Geometry:
         smallest, largest = self.config.crop_sides

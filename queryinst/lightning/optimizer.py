@@ -9,27 +9,19 @@ from torch import nn
 
 from queryinst.config import OptimizerConfig, ScheduleConfig
 
-NORMS = (nn.BatchNorm2d, nn.LayerNorm)
-
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig, lr: float) -> list[dict[str, Any]]:
     """Every trainable parameter in exactly one of at most four groups: backbone or rest, with or without weight decay.
 
-    Few groups let the fused optimizer work on many tensors at once. A parameter without decay is a bias or belongs to a
-    normalisation layer, where `decay_norms` is off.
+    Few groups let the fused optimizer work on many tensors at once. A parameter without decay has one of `undecayed` in
+    its name.
     """
-    undecayed = {
-        id(parameter)
-        for module in model.modules()
-        for name, parameter in module.named_parameters(recurse=False)
-        if not config.decay_norms and (isinstance(module, NORMS) or name.endswith("bias"))
-    }
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         where = "backbone" if name.startswith("backbone.") else "rest"
-        decay = 0.0 if id(parameter) in undecayed else config.weight_decay
+        decay = 0.0 if any(part in name for part in config.undecayed) else config.weight_decay
         group = groups.setdefault(
             where if decay else f"{where} without decay",
             {"params": [], "lr": lr * (config.backbone_factor if where == "backbone" else 1.0), "weight_decay": decay},

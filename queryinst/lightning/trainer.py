@@ -116,5 +116,6 @@ def quiet() -> None:
         ".*does not have many workers.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*LeafSpec.* is deprecated.*",
+        ".*in eval mode at the start of training.*",  # the frozen part of a backbone
     ):
         warnings.filterwarnings("ignore", message)

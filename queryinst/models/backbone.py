@@ -5,6 +5,7 @@ import itertools
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
+from torchvision.models.swin_transformer import SwinTransformer
 
 from queryinst.config import BackboneConfig
 
@@ -103,6 +104,39 @@ class TinyNet(Backbone):
         return [self.stem, *self.layers]
 
 
+SWINS = {  # channels of C2, blocks of each stage, attention heads of each stage
+    "swin_t": (96, [2, 2, 6, 2], [3, 6, 12, 24]),
+    "swin_s": (96, [2, 2, 18, 2], [3, 6, 12, 24]),
+    "swin_b": (128, [2, 2, 18, 2], [4, 8, 16, 32]),
+    "swin_l": (192, [2, 2, 18, 2], [6, 12, 24, 48]),
+}
+
+
+class Swin(Backbone):
+    """torchvision's Swin Transformer, windows of 7, with a LayerNorm on each map it gives out, as for detection."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__(config)
+        width, depths, heads = SWINS[config.name]
+        self.body = SwinTransformer(
+            [4, 4], width, depths, heads, window_size=[7, 7], stochastic_depth_prob=config.drop_path
+        )
+        del self.body.norm, self.body.head, self.body.avgpool, self.body.permute, self.body.flatten
+        self.channels = (width, 2 * width, 4 * width, 8 * width)
+        self.out_norms = nn.ModuleList(nn.LayerNorm(channels) for channels in self.channels)
+        self.freeze()
+
+    def parts(self) -> list[nn.Module]:
+        stem, *rest = self.body.features
+        return [stem, rest[0], *(nn.Sequential(*rest[i : i + 2]) for i in (1, 3, 5))]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """As every backbone's; inside, channels come last."""
+        return [norm(x).permute(0, 3, 1, 2) for norm, x in zip(self.out_norms, super().forward(x), strict=True)]
+
+
 def build_backbone(config: BackboneConfig) -> Backbone:
     """The backbone that `config.name` names."""
-    return TinyNet(config) if config.name == "tiny" else ResNet(config)
+    if config.name == "tiny":
+        return TinyNet(config)
+    return Swin(config) if config.name in SWINS else ResNet(config)

@@ -10,6 +10,7 @@ from queryinst.config import BackboneConfig, ModelConfig
 from queryinst.models.backbone import build_backbone
 from queryinst.models.box_head import BoxHead
 from queryinst.models.fpn import FPN
+from queryinst.models.initialisation import as_paddle
 from queryinst.models.mask_head import MaskHead
 from queryinst.models.proposals import Proposals
 from queryinst.ops.roi import STRIDES, FeaturePyramid
@@ -42,6 +43,7 @@ class QueryInst(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.box_resolution, self.mask_resolution = model.box_resolution, model.mask_resolution
+        self.aligned = model.aligned
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
         self.backbone = build_backbone(backbone)
@@ -49,6 +51,8 @@ class QueryInst(nn.Module):
         self.queries = Proposals(model.num_proposals, model.width, model.proposal_init, model.detach_proposals)
         stages = nn.ModuleList(Stage(model, num_classes) for _ in range(model.num_stages))
         self.stages = cast(list[Stage], stages)  # for the type checker, which knows only Modules in a ModuleList
+        if model.initialisation == "paddle":
+            as_paddle(self)
 
     def forward(self, images: Tensor, sizes: Tensor) -> Output:
         """Images to the outputs of every stage.
@@ -71,7 +75,7 @@ class QueryInst(nn.Module):
 
     def refine(self, x: Tensor, sizes: Tensor) -> Output:
         """The network proper: normalised images (B, 3, H, W) to the outputs of every stage."""
-        pyramid = FeaturePyramid(self.neck(self.backbone(x)))
+        pyramid = FeaturePyramid(self.neck(self.backbone(x)), self.aligned)
         boxes, queries = self.queries(sizes)
         image = torch.arange(len(sizes), device=x.device).repeat_interleave(boxes.shape[1])
         outputs: list[StageOutput] = []

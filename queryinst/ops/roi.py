@@ -13,14 +13,16 @@ SAMPLES = 2  # sampling points a side in each cell of the result
 class FeaturePyramid:
     """P2..P5, each (B, C, H / stride, W / stride), and how regions are read from them.
 
-    RoIAlign, sampling ratio 2, aligned, averaged (reference, 1.5). On a CPU every cell of the result is a weighted sum
+    `aligned`: shift by half a pixel, as published; without it a box also has a side of at least one pixel of its level.
+
+    RoIAlign, sampling ratio 2, averaged (reference, 1.5). On a CPU every cell of the result is a weighted sum
     of 16 pixels, which is what an embedding bag computes: all levels in one call, several times faster than
     torchvision's kernel forward and backward on small images. Elsewhere torchvision's kernel does it, level by level.
     The two agree to rounding.
     """
 
-    def __init__(self, maps: list[Tensor]) -> None:
-        self.maps = maps
+    def __init__(self, maps: list[Tensor], aligned: bool = True) -> None:
+        self.maps, self.aligned = maps, aligned
         self._table: Tensor | None = None
 
     def align(self, boxes: Tensor, image: Tensor, size: int) -> Tensor:
@@ -47,7 +49,7 @@ class FeaturePyramid:
             order.append(where)
             # Boxes stay float32 under mixed precision: half precision would move them by pixels.
             wide = torch.promote_types(features.dtype, torch.float32)
-            cells = roi_align(features.to(wide), rois[where].to(wide), size, 1 / stride, SAMPLES, aligned=True)
+            cells = roi_align(features.to(wide), rois[where].to(wide), size, 1 / stride, SAMPLES, self.aligned)
             pooled.append(cells.to(features.dtype))
         return torch.cat(pooled)[torch.cat(order).argsort()]
 
@@ -60,7 +62,9 @@ class FeaturePyramid:
         pixels = extents.prod(dim=1) * len(self.maps[0])
         first = pixels.cumsum(0) - pixels  # row of the first pixel of each level
         height, width = extents[level].unbind(-1)
-        low, high = (boxes / torch.tensor(STRIDES)[level, None] - 0.5).split(2, dim=1)
+        low, high = (boxes / torch.tensor(STRIDES)[level, None] - 0.5 * self.aligned).split(2, dim=1)
+        if not self.aligned:
+            high = torch.maximum(high, low + 1)
         row, row_weight = _taps(low[:, 1], high[:, 1], height, size)
         column, column_weight = _taps(low[:, 0], high[:, 0], width, size)
         start = first[level] + image * height * width
@@ -94,7 +98,7 @@ def _taps(low: Tensor, high: Tensor, limit: Tensor, size: int) -> tuple[Tensor, 
     """Along one axis, which pixels each cell reads and with what weight.
 
     Args:
-        low, high: (M,) ends of the boxes in pixels of their level, less one half.
+        low, high: (M,) ends of the boxes in pixels of their level, the first pixel's centre at 0.
         limit: (M,) pixels of the level.
         size: cells.
 

@@ -130,9 +130,9 @@ def test_backbone_weights_of_torchvision(tmp_path: Path):
     backbone = build_backbone(BackboneConfig(name="resnet18"))
     assert start_backbone(backbone, "resnet18", str(tmp_path / "r18.pth")).startswith("backbone: 120 tensors")
     assert torch.equal(backbone.body.layer4[1].conv2.weight, theirs.layer4[1].conv2.weight)
-    with pytest.raises(UserError, match="is not a resnet34 of torchvision"):
+    with pytest.raises(UserError, match=r"r18\.pth is a resnet18; set backbone=resnet18, or give weights of resnet34"):
         start_backbone(build_backbone(BackboneConfig(name="resnet34")), "resnet34", str(tmp_path / "r18.pth"))
-    with pytest.raises(UserError, match=r"there are no pretrained weights for backbone\.name=tiny"):
+    with pytest.raises(UserError, match=r"there are no weights for backbone\.name=tiny"):
         start_backbone(build_backbone(BackboneConfig(name="tiny")), "tiny", "imagenet")
 
 

@@ -154,6 +154,9 @@ def test_training_sizes_and_crops():
         assert (corners.min(0) >= -1e-6).all()
         assert (corners.max(0) <= [640 + 1e-6, 480 + 1e-6]).all()
     assert sizes == {480, 512}
+    anything = TrainGeometry(AugmentationConfig(short_sides=[480, 512], between=True))
+    drawn = [anything(480, 640, np.random.default_rng(seed)) for seed in range(200)]
+    assert {min(geometry.height, geometry.width) for geometry in drawn} >= {480, 512, 495}
 
 
 def test_evaluation_only_resizes():

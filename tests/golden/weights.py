@@ -1,13 +1,20 @@
 """Weights that follow from MMDetection's parameter names, so that outputs can be compared without storing any weights.
 
-`fill` is the rule by which the stored outputs (`mmdet_*.npz`, made with MMDetection 3.3.0) were made: numpy's frozen
-RandomState seeded with the CRC of the name, rounded to what float16 holds.
+`fill` is the rule by which the stored outputs were made (`mmdet_*.npz` with MMDetection 3.3.0, `authors_*.npz` with
+hustvl/QueryInst, `paddle_*.npz` with PaddleDetection and its aligned RoIAlign): numpy's frozen RandomState seeded with
+the CRC of the name, rounded to what float16 holds. `write` makes a weight file as each of them would have saved it.
 """
 
+import csv
+import gzip
+import pickle
 import re
 import zlib
+from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
+import torch
 
 # Our names to MMDetection's, applied in turn.
 NAMES = [
@@ -81,3 +88,50 @@ def _gain(name: str) -> float:
         if name.endswith(ending):
             return gain
     return 2**0.5 if name.startswith("backbone") or ".convs." in name or name.endswith("upsample.weight") else 1.0
+
+
+def mmdet_state(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """The weights of a model whose parameters (our names) have these shapes, as MMDetection would save them."""
+    return {mmdet_name(name): np.asarray(fill(mmdet_name(name), shape)) for name, shape in shapes.items()}
+
+
+def authors_state(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """The same function in hustvl/QueryInst, which has a bias before every mask BatchNorm."""
+    state = mmdet_state(shapes)
+    for name in [name for name in state if ".convs." in name and name.endswith("conv.weight")]:
+        bias = name.replace("weight", "bias")
+        state[bias] = fill(bias, state[name].shape[:1])
+        mean = name.replace("conv.weight", "bn.running_mean")
+        state[mean] = state[mean] + state[bias]
+    return state
+
+
+def paddle_names() -> dict[str, tuple[str, bool]]:
+    """MMDetection's name to PaddleDetection's, and whether the tensor is transposed there (ResNet-18)."""
+    with gzip.open(Path(__file__).parent / "names_paddle_tiny_r18.tsv.gz", "rt") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["paddle_name"] != "None"]
+    return {row["mmdet_name"]: (row["paddle_name"], row["transpose"] == "1") for row in rows}
+
+
+def paddle_state(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """The same weights as PaddleDetection would save them: its names, and some weights transposed.
+
+    Its ResNet-18 has one projection more, which was the identity when the stored outputs were made; it is left out.
+    """
+    state, names = mmdet_state(shapes), paddle_names()
+    return {
+        names[name][0]: np.ascontiguousarray(value.T) if names[name][1] else value
+        for name, value in state.items()
+        if name in names
+    }
+
+
+def write(path: Path, origin: str, shapes: dict[str, tuple[int, ...]]) -> Path:
+    """A weight file of `mmdet`, `authors` or `paddle`, for a model with these shapes."""
+    state = {"mmdet": mmdet_state, "authors": authors_state, "paddle": paddle_state}[origin](shapes)
+    if origin == "paddle":
+        path.write_bytes(pickle.dumps({**state, "StructuredToParameterName@@": dict.fromkeys(state, "x")}, protocol=4))
+    else:
+        tensors = OrderedDict((name, torch.from_numpy(value)) for name, value in state.items())
+        torch.save({"meta": {"epoch": 12, "config": "..."}, "state_dict": tensors}, path)
+    return path

@@ -6,20 +6,22 @@ import pytest
 from conftest import small_model
 from torch import nn
 
-from queryinst.config import BackboneConfig, ModelConfig, OptimizerConfig, ScheduleConfig
+from queryinst.config import BackboneConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from queryinst.lightning.optimizer import learning_rate, optimizer, parameter_groups
 from queryinst.models.queryinst import QueryInst
+from queryinst.studies.command import compose
 
 
 @pytest.mark.parametrize(
-    ("decay_norms", "frozen", "norm"), list(itertools.product([True, False], [-1, 1], ["batch", "fixed", "frozen"]))
+    ("undecayed", "frozen", "norm"),
+    list(itertools.product([[], ["norm", "bn"]], [-1, 1], ["batch", "fixed", "frozen"])),
 )
-def test_every_trainable_parameter_is_in_one_group(decay_norms: bool, frozen: int, norm: str):
+def test_every_trainable_parameter_is_in_one_group(undecayed: list[str], frozen: int, norm: str):
     backbone = BackboneConfig(name="resnet18", frozen_stages=frozen, norm=norm)
     model = QueryInst(
         ModelConfig(width=16, dynamic_width=8, ffn_width=8, num_stages=1, num_proposals=3), backbone, num_classes=3
     )
-    groups = parameter_groups(model, OptimizerConfig(decay_norms=decay_norms), lr=1.0)
+    groups = parameter_groups(model, OptimizerConfig(undecayed=undecayed), lr=1.0)
     grouped = [id(parameter) for group in groups for parameter in group["params"]]
     assert len(grouped) == len(set(grouped))
     assert set(grouped) == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
@@ -32,17 +34,20 @@ def test_every_trainable_parameter_is_in_one_group(decay_norms: bool, frozen: in
         )
 
 
-def test_norms_and_biases_without_decay():
-    model = small_model()
-    groups = {group["name"]: group for group in parameter_groups(model, OptimizerConfig(decay_norms=False), lr=1.0)}
+def test_without_decay_is_what_its_name_says():
+    """As with Swin: norms, and tables of positions; every other parameter decays."""
+    config = BackboneConfig(name="swin_t", frozen_stages=-1)
+    model = QueryInst(ModelConfig(width=16, dynamic_width=8, ffn_width=8, num_stages=1, num_proposals=3), config, 3)
+    undecayed = compose("config", TrainConfig, ["+experiment=swin_t_ms_crop_3x_pro100"]).optimizer.undecayed
+    groups = {g["name"]: g for g in parameter_groups(model, OptimizerConfig(undecayed=undecayed), lr=1.0)}
+    assert {name: group["weight_decay"] for name, group in groups.items()} == {
+        **{"backbone": 1e-4, "rest": 1e-4, "backbone without decay": 0.0, "rest without decay": 0.0}
+    }
     free = {id(p) for name in ("backbone without decay", "rest without decay") for p in groups[name]["params"]}
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
-            assert {id(module.weight), id(module.bias)} <= free
-        elif isinstance(module, nn.Linear | nn.Conv2d):
-            assert id(module.weight) not in free
-            assert module.bias is None or id(module.bias) in free
-    assert all(groups[name]["weight_decay"] == 0 for name in ("backbone without decay", "rest without decay"))
+    layer_norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
+    tables = [p for name, p in model.named_parameters() if name.endswith("position_bias_table")]
+    assert len(tables) == 12
+    assert free == {id(p) for p in tables} | {id(p) for module in layer_norms for p in module.parameters()}
 
 
 def test_learning_rate_follows_the_batch():

@@ -8,7 +8,7 @@ from queryinst.config import BackboneConfig
 from queryinst.models.backbone import build_backbone
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "tiny"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "swin_t", "tiny"])
 def test_four_maps(name: str):
     backbone = build_backbone(BackboneConfig(name=name)).eval()
     maps = backbone(torch.zeros(2, 3, 64, 96))
@@ -22,6 +22,32 @@ def test_parameter_counts_of_the_reference(name: str, count: int):
     with torch.device("meta"):
         backbone = build_backbone(BackboneConfig(name=name))
     assert sum(p.numel() for p in backbone.parameters()) == count
+
+
+def test_swin_is_what_its_weights_were_trained_as():
+    """Patch merging takes (row, column) (0,0), (1,0), (0,1), (1,1), and a table of positions counts row by row: then
+    Microsoft's weights, which hustvl/QueryInst has, mean the same here (reference, 5.4)."""
+    backbone = build_backbone(BackboneConfig(name="swin_t", frozen_stages=-1))
+    merging = backbone.body.features[2]
+    x = torch.randn(1, 4, 6, 96)
+    corners = [x[:, row::2, column::2] for row, column in ((0, 0), (1, 0), (0, 1), (1, 1))]
+    expected = merging.reduction(merging.norm(torch.cat(corners, dim=-1)))
+    torch.testing.assert_close(merging(x), expected)
+    index = backbone.body.features[1][0].attn.relative_position_index.view(49, 49)
+    for of, to in ((0, 48), (48, 0), (10, 23), (23, 10)):
+        down, right = of // 7 - to // 7, of % 7 - to % 7
+        assert index[of, to] == (down + 6) * 13 + right + 6
+
+
+def test_swins_maps_are_normalised_and_blocks_are_skipped_in_training():
+    backbone = build_backbone(BackboneConfig(name="swin_t", frozen_stages=-1, drop_path=0.5))
+    image = torch.randn(1, 3, 64, 64)
+    for features in backbone.eval()(image):
+        torch.testing.assert_close(features.mean(1), torch.zeros_like(features[:, 0]), rtol=0, atol=1e-5)
+        torch.testing.assert_close(features.var(1, unbiased=False), torch.ones_like(features[:, 0]), rtol=0, atol=1e-2)
+    assert torch.equal(backbone(image)[3], backbone(image)[3])
+    backbone.train()
+    assert not torch.equal(backbone(image)[3], backbone(image)[3])
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ import torch
 from queryinst.ops.roi import STRIDES, FeaturePyramid, pyramid_level
 
 
-def pyramid(batch: int, height: int, width: int, dtype: torch.dtype = torch.float64) -> FeaturePyramid:
+def pyramid(
+    batch: int, height: int, width: int, dtype: torch.dtype = torch.float64, aligned: bool = True
+) -> FeaturePyramid:
     return FeaturePyramid(
-        [torch.randn(batch, 5, height // s, width // s, dtype=dtype, requires_grad=True) for s in STRIDES]
+        [torch.randn(batch, 5, height // s, width // s, dtype=dtype, requires_grad=True) for s in STRIDES], aligned
     )
 
 
@@ -30,9 +32,10 @@ def test_level_of_a_broken_box_is_the_finest():
     assert pyramid_level(boxes).tolist() == [0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("size", [7, 14])
-def test_gather_is_torchvisions_kernel(size: int):
-    ours, boxes, image = pyramid(2, 256, 320), any_boxes(60), torch.arange(60) % 2
+def test_gather_is_torchvisions_kernel(size: int, aligned: bool):
+    ours, boxes, image = pyramid(2, 256, 320, aligned=aligned), any_boxes(60), torch.arange(60) % 2
     gathered, pooled = ours._gather(boxes, image, size), ours._pool(boxes, image, size)
     torch.testing.assert_close(gathered, pooled)
     gradient = torch.randn_like(pooled)

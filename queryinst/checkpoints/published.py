@@ -1,0 +1,130 @@
+"""One file in, one safetensors file out: the whole of `queryinst.convert`, and its report."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from queryinst.checkpoints.coco_names import COCO
+from queryinst.checkpoints.convert import (
+    DERIVED,
+    PADDLE_POSTPROCESS,
+    Translated,
+    backbone_of,
+    backbone_weights,
+    complete,
+    model_of,
+    some,
+    translate,
+)
+from queryinst.checkpoints.load import SAFE, Checkpoint, is_ours, load, save
+from queryinst.checkpoints.read import read, write_safetensors
+from queryinst.config import TrainConfig
+from queryinst.errors import UserError
+from queryinst.models.queryinst import QueryInst
+
+
+def convert(source: Path, destination: Path, annotations: Path | None = None) -> Iterator[str]:
+    """Convert a file, and say line by line what was used.
+
+    Args:
+        source: a weight file of any known kind.
+        destination: the safetensors file to write.
+        annotations: COCO file whose categories are the model's classes.
+
+    Raises:
+        UserError: the source is unknown, unsafe or not complete, or the destination exists or cannot be written.
+    """
+    if destination.suffix != SAFE:
+        raise UserError(f"the result is a safetensors file: name it {destination.with_suffix(SAFE)}")
+    if destination.exists():
+        raise UserError(f"{destination} exists already; delete it, or give another name")
+    content = read(source)
+    origin = {"file": source.name, "sha256": _checksum(source)}
+    if is_ours(content):
+        checkpoint = load(source)
+        save(checkpoint, destination, origin | {"label": "queryinst"})
+        yield f"source        {source}: our own checkpoint"
+        yield from _describe(checkpoint)
+    else:
+        translated = translate(content, str(source))
+        origin["label"] = translated.origin.label
+        yield f"source        {source}: {translated.origin.label}"
+        if translated.origin.whole:
+            checkpoint = _whole(content, translated, source, annotations)
+            save(checkpoint, destination, origin)
+            yield from _describe(checkpoint)
+        else:
+            name = backbone_of(translated.weights).name
+            weights, _ = backbone_weights(content, name, str(source))
+            write_safetensors(destination, weights, {"kind": "backbone", "name": name, "source": origin})
+            yield f"architecture  backbone {name}; use it with backbone={name} backbone.weights={destination}"
+        yield f"used          {len(translated.weights)} tensors under our names, none left over, none missing"
+        if translated.ignored:
+            yield f"ignored       {some(translated.ignored)}: follow from the architecture, or are no weights"
+    size = destination.stat().st_size / 1e6
+    yield f"written       {destination} ({size:.1f} MB); sha256 of the source {origin['sha256']}"
+
+
+def _whole(content: Any, translated: Translated, source: Path, annotations: Path | None) -> Checkpoint:
+    """A QueryInst of another project as a checkpoint of ours. Raises UserError."""
+    model, number = model_of(translated.weights)
+    backbone = backbone_of(
+        {
+            name.removeprefix("backbone."): value
+            for name, value in translated.weights.items()
+            if name.startswith("backbone.")
+        }
+    )
+    if translated.origin.label == "PaddleDetection":
+        model = dataclasses.replace(model, postprocess=PADDLE_POSTPROCESS)
+    weights = complete(translated.weights, QueryInst(model, backbone, number), str(source))
+    classes = _classes(content, number, annotations)
+    config = TrainConfig(name=source.stem, model=model, backbone=backbone)
+    return Checkpoint(source, config, list(classes), list(classes.values()), weights)
+
+
+def _classes(content: Any, number: int, annotations: Path | None) -> dict[int, str]:
+    """Category ids and names in the order of the labels: of a COCO file, COCO's own, or what the file itself names."""
+    if annotations:
+        try:
+            categories = json.loads(annotations.read_text())["categories"]
+            found = {
+                int(entry["id"]): str(entry["name"]) for entry in sorted(categories, key=lambda entry: entry["id"])
+            }
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"--annotations {annotations} cannot be read as a COCO file ({error!r})") from None
+        if len(found) != number:
+            raise UserError(f"the weights are for {number} classes, but {annotations} has {len(found)} categories")
+        return found
+    if number == len(COCO):
+        return COCO
+    meta = content.get("meta") if isinstance(content, dict) else None
+    meta = meta if isinstance(meta, dict) else {}
+    inner = meta.get("dataset_meta")  # MMDetection 3.x
+    names = next(
+        (of[key] for of in (inner, meta) if isinstance(of, dict) for key in ("CLASSES", "classes") if of.get(key)), ()
+    )
+    names = [str(name) for name in names] if len(names) == number else [f"class {k}" for k in range(1, number + 1)]
+    return dict(enumerate(names, 1))
+
+
+def _describe(checkpoint: Checkpoint) -> Iterator[str]:
+    model, names = checkpoint.config.model, checkpoint.category_names
+    yield (
+        f"architecture  {checkpoint.config.backbone.name}, {model.num_proposals} queries, {model.num_stages} stages, "
+        f"width {model.width}; "
+        f"{sum(value.numel() for name, value in checkpoint.weights.items() if _trains(name)) / 1e6:.1f} M parameters"
+    )
+    yield f"classes       {len(names)}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+
+
+def _trains(name: str) -> bool:
+    return not name.endswith((*DERIVED, "running_mean", "running_var"))
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,41 @@
+"""`python -m queryinst.convert SOURCE DESTINATION`: weights of other projects, and our own, as one safetensors file.
+
+python -m queryinst.convert queryinst_r50_fpn_1x_coco.pth r50.safetensors          MMDetection or hustvl/QueryInst
+python -m queryinst.convert queryinst_r50_fpn_1x_pro100_coco.pdparams r50.safetensors      PaddleDetection
+python -m queryinst.convert outputs/RUN/best.ckpt mine.safetensors                 a run of ours
+python -m queryinst.convert ResNet50_cos_pretrained.pdparams backbone.safetensors  a backbone, for backbone.weights=FILE
+
+The result serves `evaluate checkpoint=`, `predict checkpoint=` and `train weights=`. Nothing in the source is executed.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from queryinst.errors import UserError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        "python -m queryinst.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "source", type=Path, help="weights of MMDetection, hustvl/QueryInst, PaddleDetection, torchvision"
+    )
+    parser.add_argument("destination", type=Path, help="the safetensors file to write; it must not exist")
+    parser.add_argument(
+        "--annotations", type=Path, help="COCO file that names the classes, where they are not COCO's eighty"
+    )
+    arguments = parser.parse_args()
+    try:
+        from queryinst.checkpoints.published import convert
+
+        for line in convert(arguments.source, arguments.destination, arguments.annotations):
+            print(line)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""What makes a configuration valid: every value in its range, and values that must fit each other."""
+
+import itertools
+from typing import Any
+
+from queryinst.config import TrainConfig
+from queryinst.errors import UserError
+from queryinst.settings import check_ranges
+
+
+def check(config: Any) -> None:
+    """Check every value by itself, then those that must fit each other.
+
+    Raises:
+        UserError: names the key, what it got and what it takes.
+    """
+    check_ranges(config)
+    if isinstance(config, TrainConfig):
+        for holds, sentence in _rules(config):
+            if not holds:
+                raise UserError(sentence)
+
+
+def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
+    model, data, schedule, augmentation = config.model, config.data, config.schedule, config.augmentation
+    milestones = schedule.milestones if schedule.decay == "step" else []
+    return [
+        (
+            model.width % model.num_heads == 0,
+            f"model.num_heads must divide model.width; got {model.num_heads} heads for width {model.width}",
+        ),
+        (all(a < b for a, b in itertools.pairwise(milestones)), f"schedule.milestones must rise; got {milestones}"),
+        (
+            all(epoch < schedule.epochs for epoch in milestones),
+            "schedule.milestones must lie before schedule.epochs, or they never happen; "
+            f"got {milestones} and {schedule.epochs} epochs: give both, or choose a schedule",
+        ),
+        (
+            data.batch_size % config.trainer.accumulate == 0,
+            "trainer.accumulate must divide data.batch_size; "
+            f"got {config.trainer.accumulate} for {data.batch_size} images",
+        ),
+        (len(augmentation.short_sides) > 0, "augmentation.short_sides needs at least one value; got none"),
+        (len(augmentation.crop_short_sides) > 0, "augmentation.crop_short_sides needs at least one value; got none"),
+        (len(config.optimizer.betas) == 2, f"optimizer.betas takes two numbers; got {config.optimizer.betas}"),
+        (
+            len(augmentation.crop_sides) == 2 and augmentation.crop_sides[0] <= augmentation.crop_sides[1],
+            f"augmentation.crop_sides takes the smallest and the largest side; got {augmentation.crop_sides}",
+        ),
+    ]
