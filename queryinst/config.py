@@ -51,9 +51,9 @@ class PostprocessConfig:
 
 @dataclass
 class ModelConfig:
-    num_proposals: int = setting(100, "learnable queries per image (N)", at_least=1)
-    num_stages: int = setting(6, "refinement stages, each with a box head and a mask head (S)", at_least=1)
-    width: int = setting(256, "channels of pyramid and queries (d)", at_least=1)
+    num_proposals: int = setting(100, "learnable queries per image (N)", at_least=1, at_most=10_000)
+    num_stages: int = setting(6, "refinement stages, each with a box head and a mask head (S)", at_least=1, at_most=100)
+    width: int = setting(256, "channels of pyramid and queries (d)", at_least=1, at_most=4096)
     dynamic_width: int = setting(64, "channels between the two products of a dynamic convolution", at_least=1)
     num_heads: int = setting(8, "heads of the self-attention among queries; divides the width", at_least=1)
     ffn_width: int = setting(2048, "channels inside the feed-forward network", at_least=1)
@@ -106,8 +106,8 @@ class ShapesConfig:
 
     train: int = setting(REQUIRED, "training images", at_least=1)
     val: int = setting(REQUIRED, "validation images", at_least=1)
-    side: int = setting(128, "longer side of an image, pixels", at_least=64)
-    seed: int = setting(0, "seed of the generator", at_least=0)
+    side: int = setting(128, "longer side of an image, pixels", at_least=64, at_most=4096)
+    seed: int = setting(0, "seed of the generator", at_least=0, at_most=2**32 - 1)
 
 
 @dataclass
@@ -121,14 +121,16 @@ class DataConfig:
     val_annotations: str = setting(
         "annotations/instances_val2017.json", "COCO file of the validation set, from the root", identity=False
     )
-    batch_size: int = setting(16, "images per optimizer step, over all devices and accumulated batches", at_least=1)
+    batch_size: int = setting(
+        16, "images per optimizer step, over all devices and accumulated batches", at_least=1, at_most=65_536
+    )
     num_workers: int = setting(
         4, "loader processes per device; 0: load in the training process", at_least=0, identity=False
     )
     keep_empty: bool = setting(False, "train also on images without objects")
     min_image_side: int = setting(32, "leave out training images with a side shorter than this, pixels", at_least=0)
     mask_size: int = setting(
-        112, "side of a stored ground-truth mask (R): a larger object is scaled down to it", at_least=8
+        112, "side of a stored ground-truth mask (R): a larger object is scaled down to it", at_least=8, at_most=4096
     )
     max_bad_images: int = setting(
         0, "unreadable training images that may be replaced by others before the run stops", at_least=0, identity=False
@@ -143,11 +145,11 @@ class AugmentationConfig:
     flip: float = setting(0.5, "probability of a horizontal flip", at_least=0, at_most=1)
     short_sides: list[int] = setting([800], "one of these is drawn as the short side in training, pixels", at_least=32)
     between: bool = setting(False, "draw any short side between the smallest and the largest of `short_sides`")
-    long_side: int = setting(1333, "limit of the long side, pixels", at_least=32)
+    long_side: int = setting(1333, "limit of the long side, pixels", at_least=32, at_most=20_000)
     crop: float = setting(0.0, "probability of resize, crop, resize instead of a plain resize", at_least=0, at_most=1)
     crop_short_sides: list[int] = setting([400, 500, 600], "short side before the crop, pixels", at_least=1)
     crop_sides: list[int] = setting([384, 600], "smallest and largest side of the crop, pixels", at_least=1)
-    test_short_side: int = setting(800, "short side in evaluation, pixels", at_least=32)
+    test_short_side: int = setting(800, "short side in evaluation, pixels", at_least=32, at_most=10_000)
 
 
 @dataclass
@@ -193,7 +195,7 @@ class TrainerConfig:
     max_train_batches: int | None = setting(None, "stop each epoch after so many batches (for trials)", at_least=1)
     max_val_batches: int | None = setting(None, "evaluate on so many batches only (for trials)", at_least=1)
     threads: int | None = setting(
-        None, "CPU threads of the network; empty: PyTorch's choice", at_least=1, identity=False
+        None, "CPU threads of the network; empty: PyTorch's choice", at_least=1, at_most=1024, identity=False
     )
     extra: dict[str, Any] = setting({}, "other arguments of pytorch_lightning.Trainer: +trainer.extra.NAME=VALUE")
 
@@ -236,7 +238,7 @@ class TrainConfig:
     """`python -m queryinst.train`"""
 
     name: str = setting("run", "first part of the run folder's name", identity=False)
-    seed: int = setting(0, "seed of weights, order and augmentation", at_least=0)
+    seed: int = setting(0, "seed of weights, order and augmentation", at_least=0, at_most=2**32 - 1)
     output: str = setting("outputs", "folder of the run folders", identity=False)
     weights: str | None = setting(None, "start from this checkpoint's weights (fine-tuning)")
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -12,12 +12,18 @@ from queryinst.errors import UserError
 from queryinst.studies.command import command
 
 
-def _make_folder(folder: Path) -> None:
+def _require_writable(file: Path) -> None:
     """Before the work, not after it. Raises UserError."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if file.is_dir() or not file.name:
+            raise UserError(f"output={file} is a folder; give a file, such as {file / 'metrics.json'}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a"):
+            pass
+        if not file.stat().st_size:
+            file.unlink()
     except OSError as error:
-        raise UserError(f"output: the folder {folder} cannot be made ({error.strerror}); give another FILE") from None
+        raise UserError(f"output={file} cannot be written ({error.strerror}); give another file") from None
 
 
 @command("evaluate", EvaluateConfig)
@@ -49,7 +55,7 @@ def main(config: EvaluateConfig) -> None:
         )
     checkpoint.require_classes(source.categories.ids, source.categories.names, source.path)
     if config.output:
-        _make_folder(Path(config.output).parent)
+        _require_writable(Path(config.output))
     stages = range(checkpoint.config.model.num_stages) if config.all_stages else [-1]
     evaluators = {stage: CocoEvaluator(source.content, config.backend) for stage in stages}
     module = QueryInstModule(checkpoint.build(), evaluators, checkpoint.config.model.postprocess)

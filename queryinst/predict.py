@@ -12,6 +12,7 @@ from queryinst.config import PredictConfig
 from queryinst.errors import UserError
 from queryinst.studies.command import command
 
+RESULTS = "predictions.json"
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
@@ -75,8 +76,9 @@ def main(config: PredictConfig) -> None:
     output, results = Path(config.output), []
     try:
         output.mkdir(parents=True, exist_ok=True)
+        (output / RESULTS).write_text("[]")
     except OSError as error:
-        raise UserError(f"output={output} cannot be made ({error.strerror}); give a folder") from None
+        raise UserError(f"output={output} cannot be written ({error.strerror}); give another folder") from None
     dataset = CocoDataset(list(images.values()), EvaluationGeometry(checkpoint.config.augmentation))
     batches = loader(dataset, FixedSampler(len(dataset)), config.batch_size, config.num_workers)
     for batch in track(batches, "looking", transient=True):
@@ -94,13 +96,13 @@ def main(config: PredictConfig) -> None:
             if image_id in images:
                 path, detections = images[image_id].path, detections.above(config.score)
                 picture = draw.predictions(read_image(images[image_id]), detections, checkpoint.category_names)
-                cv2.imwrite(str(output / f"{path.name}.png"), picture[..., ::-1])
+                (output / f"{path.name}.png").write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
                 coco_id = int(path.stem) if numbered else image_id
                 results += [
                     {"file_name": path.name, **entry} for entry in to_coco(coco_id, detections, checkpoint.category_ids)
                 ]
     _require_some(paths, problems)
-    (output / "predictions.json").write_text(json.dumps(results))
+    (output / RESULTS).write_text(json.dumps(results))
     for problem in problems:
         print(f"skipped: {problem}", file=sys.stderr)
     print(f"{len(results)} instances in {len(paths) - len(problems)} images; overlays and JSON are in {output}")

@@ -1,6 +1,7 @@
 """What makes a configuration valid: every value in its range, and values that must fit each other."""
 
 import itertools
+import re
 from typing import Any
 
 from queryinst.config import TrainConfig
@@ -25,6 +26,10 @@ def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
     model, data, schedule, augmentation = config.model, config.data, config.schedule, config.augmentation
     milestones = schedule.milestones if schedule.decay == "step" else []
     return [
+        (
+            re.fullmatch(r"\w[\w.+-]*", config.name) is not None,
+            f"name is the first part of a folder's name: letters, digits and . _ + - only; got '{config.name}'",
+        ),
         (
             model.width % model.num_heads == 0,
             f"model.num_heads must divide model.width; got {model.num_heads} heads for width {model.width}",

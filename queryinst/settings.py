@@ -65,13 +65,17 @@ def check_ranges(config: Any) -> None:
 def _check_value(key: str, limits: Any, value: Any) -> None:
     if limits["choices"] and value not in limits["choices"]:
         raise UserError(f"{key} takes one of {', '.join(limits['choices'])}; got '{value}'")
+    if value == "":
+        raise UserError(f"{key} is empty; leave it out, or write {key}=null where nothing is meant")
     if not isinstance(value, int | float):
         return
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{key} takes a finite number; got {value}")
     for name, holds in (("at_least", operator.ge), ("at_most", operator.le), ("above", operator.gt)):
         if limits[name] is not None and not holds(value, limits[name]):
-            raise UserError(f"{key} must be {name.replace('_', ' ')} {limits[name]}; got {value} ({limits['meaning']})")
+            raise UserError(
+                f"{key} must be {name.replace('_', ' ')} {limits[name]}; got {str(value)[:30]} ({limits['meaning']})"
+            )
 
 
 def restore(schema: Any, values: dict[str, Any]) -> Any:

@@ -14,7 +14,7 @@ COMMANDS = {"train", "evaluate", "predict", "convert"}
 
 # What each part may import besides itself: config, structures, ops <- models | criterion <- data | evaluation |
 # visualize | checkpoints <- lightning <- studies <- commands.
-BASE = {"errors", "settings", "config", "structures", "ops"}
+BASE = {"errors", "settings", "config", "rules", "structures", "ops"}
 READERS = {"data", "evaluation", "visualize", "checkpoints"}
 MAY_IMPORT = {
     "errors": set(),

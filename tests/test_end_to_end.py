@@ -203,6 +203,8 @@ def test_mistakes_leave_nothing_behind(workplace: Path, run: Run):
         (["data.batch_size=7", "trainer.accumulate=2"], "must divide"),
         (["trainer.devices=many"], "takes a number, a list such as 0,2, or auto"),
         (["+trainer.extra.max_epoch=3"], "'max_epoch' is no argument of pytorch_lightning.Trainer"),
+        (["+trainer.extra.max_epochs=3"], "trainer.extra.max_epochs is decided by a setting of its own"),
+        (["data.root=data/shapes_tiny/annotations/instances_val.json"], "set data.root=FOLDER"),
         (["+callbacks.extra.mine._target_=no.Where"], "_target_ 'no.Where' names nothing"),
         *([] if torch.cuda.is_available() else [(["trainer.accelerator=gpu"], "the trainer cannot be made")]),
     ):
@@ -280,3 +282,19 @@ def test_a_handful_of_images_is_learned_by_heart(workplace: Path, run: Run):
     code, text = run("train", *settings, *files, *training)
     assert code == 0, text
     assert result(workplace)["metrics"]["segm_AP"] > 0.9
+
+
+def test_a_damaged_run_folder_is_named(workplace: Path, run: Run):
+    """A result or a checkpoint that cannot be read is never taken for one, nor thrown away."""
+    assert run("train", *TINY, "schedule.epochs=1", "callbacks.pictures=0")[0] == 0
+    result, last = only(workplace, "outputs/*/result.json"), only(workplace, "outputs/*/last.ckpt")
+    result.write_text("{")
+    code, text = run("train", *TINY, "schedule.epochs=1", "callbacks.pictures=0")
+    assert (code, text.count("\n")) == (2, 1)
+    assert "result.json is damaged" in text
+    result.unlink()
+    last.write_bytes(b"")
+    code, text = run("train", *TINY, "schedule.epochs=1", "callbacks.pictures=0")
+    assert (code, text.count("\n")) == (2, 1)
+    assert "last.ckpt is damaged" in text
+    assert last.exists()

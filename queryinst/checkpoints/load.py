@@ -9,11 +9,12 @@ from typing import Any
 import torchvision
 from torch import Tensor, nn
 
-from queryinst.checkpoints.convert import backbone_weights, some
+from queryinst.checkpoints.convert import backbone_weights, complete, some
 from queryinst.checkpoints.read import read, read_safetensors, write_safetensors
 from queryinst.config import TrainConfig
 from queryinst.errors import UserError
 from queryinst.models.queryinst import QueryInst
+from queryinst.rules import check
 from queryinst.settings import restore
 
 PREFIX = "model."  # of the network's parameters in the state of the LightningModule
@@ -32,9 +33,9 @@ class Checkpoint:
     weights: dict[str, Tensor]
 
     def build(self) -> QueryInst:
-        """The network with these weights, in evaluation mode."""
+        """The network with these weights, in evaluation mode. Raises UserError where they are not its own."""
         model = QueryInst(self.config.model, self.config.backbone, len(self.category_ids))
-        model.load_state_dict(self.weights)
+        model.load_state_dict(complete(self.weights, model, str(self.path)))
         return model.eval()
 
     def require_classes(self, ids: Sequence[int], names: Sequence[str], where: Path) -> None:
@@ -79,12 +80,22 @@ def load(path: str | Path) -> Checkpoint:
 
 def is_ours(content: Any) -> bool:
     """Whether the content of a file is a checkpoint of a training run."""
-    return isinstance(content, dict) and "queryinst" in content and "state_dict" in content
+    return isinstance(content, dict) and "queryinst" in content and isinstance(content.get("state_dict"), dict)
 
 
 def _checkpoint(path: Path, record: dict[str, Any], weights: dict[str, Tensor]) -> Checkpoint:
-    config: TrainConfig = restore(TrainConfig, record["config"])
-    return Checkpoint(path, config, record["category_ids"], record["category_names"], weights)
+    try:
+        config: TrainConfig = restore(TrainConfig, record["config"])
+        check(config)
+        ids, names = list(map(int, record["category_ids"])), list(map(str, record["category_names"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged: its record of settings and classes cannot be read ({error!r})") from None
+    broken = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"{path} has {len(broken)} tensors with NaN or infinite values, first {broken[0]}: training failed"
+        )
+    return Checkpoint(path, config, ids, names, weights)
 
 
 def save(checkpoint: Checkpoint, destination: Path, source: dict[str, str]) -> None:

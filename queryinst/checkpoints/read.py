@@ -123,6 +123,8 @@ def _read_torch(path: Path) -> Any:
 
 def require_file(path: Path) -> None:
     """Raise UserError, with what lies beside it, unless the file exists."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give a file in it")
     if not path.is_file():
         kinds = (".ckpt", ".safetensors")
         beside = sorted(str(p) for p in path.parent.glob("*") if p.suffix in kinds) if path.parent.is_dir() else []

@@ -82,27 +82,26 @@ class CocoFile:
         """The raw annotations of an image, crowd regions among them."""
         return self._annotations[image.id]
 
-    def instances(self, image: ImageFile) -> list[Instance]:
-        """What there is to learn in an image: no crowd regions, nothing ignored, nothing smaller than a pixel."""
+    def learnable(self, image: ImageFile) -> list[dict[str, Any]]:
+        """The annotations that are objects to learn: no crowd regions, nothing ignored, nothing below a pixel."""
         found = []
         for annotation in self._annotations[image.id]:
-            if annotation.get("iscrowd") or annotation.get("ignore"):
-                continue
             x, y, width, height = annotation["bbox"]
             inside = min(x + width, image.width) - max(x, 0), min(y + height, image.height) - max(y, 0)
-            if annotation.get("area", 1) > 0 and min(width, height) >= 1 and min(inside) > 0:
-                box = np.array([x, y, x + width, y + height], np.float64)
-                found.append(Instance(box, self._labels[annotation["category_id"]], self._outline(annotation)))
+            object_to_learn = not annotation.get("iscrowd") and not annotation.get("ignore")
+            if object_to_learn and annotation.get("area", 1) > 0 and min(width, height) >= 1 and min(inside) > 0:
+                found.append(annotation)
         return found
 
-    def _outline(self, annotation: dict[str, Any]) -> mask_ops.Polygons | mask_ops.LocalMask:
-        try:
-            return outline_of(annotation["segmentation"])
-        except (ValueError, IndexError) as error:
-            raise UserError(
-                f"{self.path}: annotation {annotation['id']} of image {annotation['image_id']} has a compressed RLE "
-                f"that cannot be read: {error}"
-            ) from None
+    def instances(self, image: ImageFile) -> list[Instance]:
+        """What there is to learn in an image."""
+        found = []
+        for annotation in self.learnable(image):
+            x, y, width, height = annotation["bbox"]
+            box = np.array([x, y, x + width, y + height], np.float64)
+            label = self._labels[annotation["category_id"]]
+            found.append(Instance(box, label, outline_of(annotation["segmentation"])))
+        return found
 
 
 def read_json(path: Path, hint: str = "") -> Any:
@@ -113,7 +112,7 @@ def read_json(path: Path, hint: str = "") -> Any:
         beside = sorted(p.name for p in path.parent.glob("*.json")) if path.parent.is_dir() else []
         found = f"; its folder has {', '.join(beside[:5])}" if beside else ""
         raise UserError(f"{path} does not exist; expected a COCO annotation file there{found}{hint}") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(
             f"{path} cannot be read as JSON: {error}; it may be cut short: copy or download it again"
         ) from None
@@ -137,6 +136,24 @@ def image_file(path: Path, image_id: int) -> ImageFile:
         raise UserError(f"{path} cannot be read as an image: {error}") from None
 
 
+def check_header(image: ImageFile) -> None:
+    """Raise UserError unless the file begins as an image of the annotated size. Says nothing about its end."""
+    try:
+        with Image.open(image.path) as picture:
+            width, height = picture.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"image {image.id} ({image.path}) cannot be read: {error}") from None
+    _require_size(image, height, width)
+
+
+def _require_size(image: ImageFile, height: int, width: int) -> None:
+    if (height, width) != (image.height, image.width):
+        raise UserError(
+            f"image {image.id} ({image.path}) is {width}x{height}, but its annotations say "
+            f"{image.width}x{image.height}: correct one of them (a photo may lie on its side: see its EXIF orientation)"
+        )
+
+
 def read_image(image: ImageFile) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB.
 
@@ -156,11 +173,7 @@ def read_image(image: ImageFile) -> NDArray[np.uint8]:
         raise UserError(f"image {image.id} ({image.path}) does not exist") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's ways to say damaged
         raise UserError(f"image {image.id} ({image.path}) cannot be read: {error}") from None
-    if pixels.shape[:2] != (image.height, image.width):
-        raise UserError(
-            f"image {image.id} ({image.path}) is {pixels.shape[1]}x{pixels.shape[0]}, but its annotations say "
-            f"{image.width}x{image.height}: correct one of them (a photo may lie on its side: see its EXIF orientation)"
-        )
+    _require_size(image, *pixels.shape[:2])
     return pixels
 
 

@@ -1,5 +1,6 @@
 """Which files, which split, which batches: the data of a training run."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from queryinst.config import AugmentationConfig, DataConfig
 from queryinst.data import shapes
-from queryinst.data.coco import Categories, CocoDataset, CocoFile, ImageFile, Sample
+from queryinst.data.coco import Categories, CocoDataset, CocoFile, ImageFile, Sample, check_header
 from queryinst.data.collate import EpochSampler, FixedSampler, collate
 from queryinst.data.transforms import EvaluationGeometry, TrainGeometry
 from queryinst.errors import UserError
@@ -56,7 +57,13 @@ class CocoDataModule(pl.LightningDataModule):
                     f"{len(missing)} of the {len(images)} images of {source.path} do not exist, "
                     f"first image {missing[0].id} ({missing[0].path})"
                 )
+        for image in val.images:  # not after an epoch of training
+            check_header(image)
         _ = self.categories
+        if not any(train.learnable(image) for image in self.training_images()):
+            raise UserError(
+                f"{train.path} has no object to learn: every annotation is a crowd region, empty or outside"
+            )
         if not any(not annotation.get("iscrowd") for image in val.images for annotation in val.annotations(image)):
             raise UserError(
                 f"{val.path} has no objects to find, so average precision is undefined; give other data.val_annotations"
@@ -77,11 +84,11 @@ class CocoDataModule(pl.LightningDataModule):
         images = [
             image
             for image in source.images
-            if min(image.height, image.width) >= smallest and (self.data.keep_empty or source.annotations(image))
+            if min(image.height, image.width) >= smallest and (self.data.keep_empty or source.learnable(image))
         ]
         if not images:
             raise UserError(
-                f"{source.path} has no image to train on: none with annotations and sides of {smallest} pixels or more"
+                f"{source.path} has no image to train on: none with objects and sides of {smallest} pixels or more"
             )
         return images
 
@@ -151,8 +158,9 @@ def open_split(data: DataConfig, split: str, hint: str | None = None) -> CocoFil
 
 
 def loader(dataset: CocoDataset, sampler: Any, batch: int, workers: int) -> DataLoader[Sample]:
-    """A DataLoader that keeps OpenCV to one thread and its processes alive between epochs."""
+    """A DataLoader that keeps OpenCV to one thread and its processes alive between epochs; at most one a core."""
     cv2.setNumThreads(0)
+    workers = min(workers, os.cpu_count() or 1)
     return DataLoader(
         dataset,
         batch_size=batch,

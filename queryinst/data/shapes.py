@@ -59,10 +59,13 @@ def make(root: Path, config: ShapesConfig) -> None:
         UserError: `root` holds something else.
     """
     wanted = fingerprint(config)
-    if root.exists() and any(root.iterdir()):
-        _check_same(root, wanted)
-        return
-    root.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if root.exists() and any(root.iterdir()):
+            _check_same(root, wanted)
+            return
+        root.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the data cannot be made in {root} ({error.strerror}); set data.root=FOLDER") from None
     with tempfile.TemporaryDirectory(prefix=f"{root.name}.partial-", dir=root.parent) as temporary:
         partial = Path(temporary) / root.name
         for split, count in (("train", config.train), ("val", config.val)):

@@ -1,11 +1,12 @@
 """What must hold of a COCO annotation file before anything is read from it."""
 
-import math
 from pathlib import Path
 from typing import Any
 
 from queryinst.errors import UserError
+from queryinst.ops.masks import run_lengths
 
+LARGEST = 1_000_000  # pixels: no side, no coordinate is beyond this
 FIELDS = {
     "images": ("id", "file_name", "height", "width"),
     "annotations": ("id", "image_id", "category_id", "bbox", "segmentation"),
@@ -44,13 +45,18 @@ def check_content(content: Any, path: Path) -> None:
     if twice is not None:
         raise UserError(f"{path}: two categories are called '{twice}'; give each its own name")
     for image in content["images"]:
+        if not isinstance(image["file_name"], str) or not image["file_name"]:
+            raise UserError(f"{path}: image {image['id']} has file_name {image['file_name']!r}; wanted a file's name")
         if not (_positive(image["height"]) and _positive(image["width"])):
             raise UserError(
-                f"{path}: image {image['id']} has size {image['width']}x{image['height']}; "
-                "both must be positive whole numbers"
+                f"{path}: image {image['id']} has width {str(image['width'])[:20]} and height "
+                f"{str(image['height'])[:20]}; both must be positive whole numbers, and at most {LARGEST}"
             )
     for annotation in content["annotations"]:
-        _check_annotation(annotation, sizes, categories, path)
+        try:
+            _check_annotation(annotation, sizes, categories, path)
+        except (TypeError, ValueError, OverflowError, IndexError) as error:  # a value of a kind nobody thinks of
+            raise UserError(f"{path}: annotation {annotation['id']} cannot be understood: {error}") from None
     if content["annotations"] and not any(annotation.get("area", 1) for annotation in content["annotations"]):
         raise UserError(f"{path}: every annotation has area 0, which means nothing to learn; correct or remove `area`")
 
@@ -67,7 +73,11 @@ def _unique(entries: list[Any], name: str, path: Path) -> dict[int, Any]:
 
 
 def _positive(value: Any) -> bool:
-    return isinstance(value, int) and value > 0
+    return isinstance(value, int) and 0 < value <= LARGEST
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and -LARGEST <= value <= LARGEST  # not a NaN, and not a bool
 
 
 def _check_annotation(
@@ -85,10 +95,14 @@ def _check_annotation(
             f"{where} names category {annotation['category_id']}, which is not among the categories ({known})"
         )
     box = annotation["bbox"]
-    if not (
-        isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) and math.isfinite(v) for v in box)
-    ):
-        raise UserError(f"{where} has box {box}; wanted four finite numbers x, y, width, height")
+    if not (isinstance(box, list) and len(box) == 4 and all(map(_number, box))):
+        raise UserError(
+            f"{where} has box {str(box)[:80]}; wanted four numbers x, y, width, height, finite and at most {LARGEST}"
+        )
+    if box[2] < 0 or box[3] < 0:
+        raise UserError(f"{where} has box {box}, whose width or height is negative; wanted x, y, width, height")
+    if annotation.get("iscrowd", 0) not in (0, 1):
+        raise UserError(f"{where} has iscrowd {annotation['iscrowd']!r}; wanted 0 or 1")
     if not isinstance(annotation.get("area", 1), int | float):
         raise UserError(f"{where} has area {annotation['area']!r}; wanted a number of pixels, or no `area` at all")
     fault = _mask_fault(annotation["segmentation"], images[annotation["image_id"]])
@@ -105,16 +119,26 @@ def _mask_fault(segmentation: Any, image: dict[str, Any]) -> str | None:
             if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
                 length = len(polygon) if isinstance(polygon, list) else repr(polygon)
                 return f"a polygon of {length} numbers; wanted x, y of three points or more"
-            if not all(isinstance(v, int | float) and math.isfinite(v) for v in polygon):
-                return "a polygon with a value that is no finite number"
+            if not all(map(_number, polygon)):
+                return f"a polygon with a value that is no finite number of pixels, at most {LARGEST}"
         return None
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
         return f"a segmentation that is neither polygons nor RLE: {str(segmentation)[:60]}"
-    if list(segmentation["size"]) != [image["height"], image["width"]]:
+    if segmentation["size"] != [image["height"], image["width"]]:
         return (
             f"an RLE of size {segmentation['size']}; its image is [{image['height']}, {image['width']}] (height, width)"
         )
-    counts = segmentation["counts"]
-    if isinstance(counts, list) and sum(counts) != image["height"] * image["width"]:
-        return f"an RLE whose runs sum to {sum(counts)}; its image has {image['height'] * image['width']} pixels"
-    return None
+    counts, pixels = segmentation["counts"], image["height"] * image["width"]
+    if isinstance(counts, list):
+        if not all(type(run) is int and run >= 0 for run in counts):
+            return "an RLE with a run that is no whole number of pixels"
+        total = sum(counts)
+    elif isinstance(counts, str) and counts and counts.isascii():
+        try:
+            runs = run_lengths(segmentation)
+        except (ValueError, IndexError):
+            return "a compressed RLE that cannot be read"
+        total = int(runs.sum()) if (runs >= 0).all() else -1
+    else:
+        return f"an RLE with counts {str(counts)[:40]!r}; wanted a list of runs, or COCO's compressed text"
+    return None if total == pixels else f"an RLE whose runs do not make up the {pixels} pixels of its image"

@@ -63,8 +63,11 @@ class CocoEvaluator:
         truth = {
             "images": [image for image in self.content["images"] if image["id"] in results],
             "categories": self.categories,
+            # Numbered anew: to COCOeval an object with the id 0 is one that is not there, and two of one id are one.
             "annotations": [
-                _complete(annotation) for annotation in self.content["annotations"] if annotation["image_id"] in results
+                {**_complete(annotation), "id": number}
+                for number, annotation in enumerate(self.content["annotations"], 1)
+                if annotation["image_id"] in results
             ],
         }
         found = [result for _, of_image in sorted(results.items()) for result in of_image]

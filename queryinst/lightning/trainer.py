@@ -60,6 +60,9 @@ def build_trainer(
         "enable_model_summary": False,
         "use_distributed_sampler": False,  # our samplers know their rank, and repeat no image in evaluation
     }
+    decided = next((name for name in config.extra if name in settings), None)
+    if decided:
+        raise UserError(f"trainer.extra.{decided} is decided by a setting of its own; see queryinst/config.py")
     return trainer_of(settings | config.extra)
 
 

@@ -14,6 +14,7 @@ from queryinst.checkpoints.load import load, start_backbone, start_from
 from queryinst.config import TrainConfig
 from queryinst.criterion.criterion import Criterion
 from queryinst.data.datamodule import CocoDataModule
+from queryinst.errors import UserError
 from queryinst.evaluation.coco import CocoEvaluator
 from queryinst.lightning import loggers as log
 from queryinst.lightning.callbacks.pictures import Pictures
@@ -106,7 +107,13 @@ def _module(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str
 
 
 def _step_of(checkpoint: Path) -> int:
-    return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    try:
+        return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    except Exception as error:  # torch's many ways to say damaged
+        raise UserError(
+            f"{checkpoint} is damaged ({type(error).__name__}), so this run cannot go on: delete {checkpoint.parent} "
+            "to train it again, or start another run from its best.ckpt with weights="
+        ) from None
 
 
 def _heading(config: TrainConfig, data: CocoDataModule, world: int) -> str:

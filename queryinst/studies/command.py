@@ -48,7 +48,11 @@ def command(config_name: str, schema: type[Any]) -> Callable[[Callable[[Any], No
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
             ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
             try:
+                _check_overrides(sys.argv[1:])
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(run)()
+            except UserError as error:
+                _say(error)
+                sys.exit(2)
             except (HydraException, OmegaConfBaseException) as error:
                 _say(UserError(explain(error, schema)))
                 sys.exit(2)
@@ -61,6 +65,18 @@ def command(config_name: str, schema: type[Any]) -> Callable[[Callable[[Any], No
         return main
 
     return decorate
+
+
+def _check_overrides(words: list[str]) -> None:
+    """What Hydra takes in silence, or fails at with a traceback. Raises UserError."""
+    for word in words:
+        key, _, value = word.partition("=")
+        if key == "experiment":
+            raise UserError(f"a recipe is added, not changed: write +{word}")
+        group = key.lstrip("~")
+        if group in groups() and group != "logger" and (key.startswith("~") or re.fullmatch(r"null|[\d.]+", value)):
+            options = ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
+            raise UserError(f"{group} takes one of {options}; got '{word}'")
 
 
 def typed(composed: DictConfig, schema: type[Any]) -> Any:
@@ -105,6 +121,9 @@ def explain(error: Exception, schema: type[Any]) -> str:
     unknown = _first(r"[Kk]ey '([^']+)' (?:is )?not in", text) or _first(
         r"Could not (?:override|append to|delete from) config(?: key)? '?([\w.@/]+)", text
     )
+    several = _first(r"Ambiguous value for argument '([^']+)'", text)
+    if several:
+        return f"{several} has several values: add -m to run one after another, or write [..] for a list"
     key = _first(r"full_key: ([\w.\[\]]+)", text) or _first(r"Could not override '([^']+)'", text) or unknown
     if unknown or "Could not override" in text:
         if ".extra." in str(key):
@@ -113,7 +132,7 @@ def explain(error: Exception, schema: type[Any]) -> str:
         return f"unknown setting '{key}'{place}{nearest(str(key), known)}"
     wrong = _first(r"Value (.+) could not be converted", text) or _first(r"(Invalid .+)", text)
     if key and wrong:
-        return f"{key}{place}: value {_lowered(text, wrong)}"
+        return f"{key}{place}: {_lowered(text, wrong)}"
     return (
         "the command line cannot be read: "
         + " ".join(line.strip() for line in text.splitlines() if line.strip() and "https:" not in line)[:300]
@@ -122,7 +141,7 @@ def explain(error: Exception, schema: type[Any]) -> str:
 
 def _lowered(text: str, wrong: str) -> str:
     target = _first(r"could not be converted to (\w+)", text)
-    return f"{wrong} cannot be read as {KINDS.get(target, target)}" if target else wrong
+    return f"value {wrong} cannot be read as {KINDS.get(target, target)}" if target else wrong
 
 
 def _first(pattern: str, text: str) -> str | None:

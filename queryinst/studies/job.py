@@ -84,7 +84,7 @@ def _held(folder: Path) -> Iterator[None]:
             try:
                 yield
             except UserError:  # leave nothing where nothing came about
-                if _is_first() and {path.name for path in folder.iterdir()} <= {LOCK, CONFIG}:
+                if _is_first() and not any(folder.glob("*.ckpt")) and not any(folder.glob("failed-step-*")):
                     shutil.rmtree(folder)
                 raise
     except filelock.Timeout:
@@ -103,7 +103,12 @@ def _report(folder: Path, trained: "Trained", names: tuple[str, ...]) -> None:
 
 
 def _report_finished(folder: Path) -> None:
-    metrics: dict[str, Any] = json.loads((folder / RESULT).read_text())["metrics"]
+    try:
+        metrics: dict[str, Any] = json.loads((folder / RESULT).read_text())["metrics"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder / RESULT} is damaged ({error}): delete it, and the same command evaluates the run again"
+        ) from None
     print(
         f"this run is finished: {folder}, mask AP {metrics['segm_AP'] or 0:.3f}, box AP {metrics['bbox_AP'] or 0:.3f}"
     )

@@ -145,3 +145,40 @@ def test_a_failed_download_says_where_to_get_the_file(monkeypatch: pytest.Monkey
     monkeypatch.setattr(torchvision.models.ResNet18_Weights.IMAGENET1K_V1.__class__, "get_state_dict", refuse)
     with pytest.raises(UserError, match=r"cannot be downloaded .*download\.pytorch\.org.*backbone\.weights=FILE"):
         start_backbone(build_backbone(BackboneConfig(name="resnet18")), "resnet18", "imagenet")
+
+
+def broken(path: Path, **changes: Any) -> Path:
+    """A checkpoint with parts of its content replaced; a key with __ goes into the record."""
+    saved(path)
+    content = torch.load(path, weights_only=True)
+    for key, value in changes.items():
+        if key.startswith("record__"):
+            content["queryinst"][key.removeprefix("record__")] = value
+        else:
+            content[key] = value
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"queryinst": {}}, r"is damaged: its record .*KeyError\('config'\)"),
+        ({"queryinst": 5}, "is damaged: its record"),
+        ({"record__config": {"model": 5}}, "is damaged: its record"),
+        ({"record__category_ids": ["x"]}, "is damaged: its record"),
+        ({"state_dict": 5}, "is not a checkpoint of queryinst.train"),
+        ({"state_dict": {}}, r"lacks \d+ of \d+ tensors: backbone"),
+        ({"record__category_ids": [1]}, "in another shape .*cls"),
+        ({"state_dict": {"model.queries.boxes": torch.tensor([float("nan")])}}, "1 tensors with NaN .*queries.boxes"),
+    ],
+)
+def test_damage_inside_is_a_sentence(tmp_path: Path, changes: dict[str, Any], sentence: str):
+    path = broken(tmp_path / "a.ckpt", **changes)
+    with pytest.raises(UserError, match=sentence):
+        load(path).build()
+
+
+def test_a_folder_is_no_checkpoint(tmp_path: Path):
+    with pytest.raises(UserError, match="is a folder; give a file in it"):
+        load(tmp_path)

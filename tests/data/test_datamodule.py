@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from queryinst.config import AugmentationConfig, DataConfig, ShapesConfig
 from queryinst.data.datamodule import CocoDataModule
@@ -40,7 +41,7 @@ def test_empty_and_small_images_are_left_out_where_asked(shapes_root: Path):
     assert len(module(shapes_root, keep_empty=True).training_images()) == 24
     assert len(module(shapes_root).training_images()) <= 19
     assert len(module(shapes_root, keep_empty=True, min_image_side=96).training_images()) < 24
-    with pytest.raises(UserError, match="no image to train on: none with annotations and sides of 1000 pixels"):
+    with pytest.raises(UserError, match="no image to train on: none with objects and sides of 1000 pixels"):
         module(shapes_root, min_image_side=1000).training_images()
 
 
@@ -119,3 +120,26 @@ def test_the_embedded_data_is_made_on_first_use(tmp_path: Path):
     data = module(tmp_path / "shapes", shapes=ShapesConfig(train=3, val=2, side=64))
     data.prepare_data()
     assert len(data.file("train").images) == 3
+
+
+def test_nothing_to_learn(shapes_root: Path):
+    for change in ({"iscrowd": 1}, {"bbox": [500, 500, 5, 5]}, {"bbox": [1, 1, 0.1, 0.1]}):
+        edit(shapes_root, "train", lambda c, change=change: [a.update(change) for a in c["annotations"]])
+        with pytest.raises(UserError, match="has no object to learn"):
+            module(shapes_root, keep_empty=True).check()
+        with pytest.raises(UserError, match="no image to train on"):
+            module(shapes_root).check()
+
+
+@pytest.mark.parametrize("content", [b"", b"text", "folder", "small"])
+def test_a_broken_validation_image_is_found_before_training(shapes_root: Path, content: bytes | str):
+    path = sorted((shapes_root / "images" / "val").iterdir())[2]
+    path.unlink()
+    if content == "folder":
+        path.mkdir()
+    elif content == "small":
+        Image.new("RGB", (1, 1)).save(path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"image 500003 .*(cannot be read|is 1x1, but its annotations say)"):
+        module(shapes_root).check()

@@ -168,3 +168,14 @@ def test_table_shows_what_is_undefined_as_a_dash():
     text = table(evaluator.compute(), ["a", "b"])
     assert "mask     1.000" in text
     assert text.endswith("a 1.000, b -")
+
+
+@pytest.mark.parametrize("ids", [[0, 1, 2], [7, 7, 7], ["a", None, "b"]])
+def test_ids_of_annotations_do_not_matter(ids: list[Any]):
+    """COCOeval takes an object with the id 0 for one that is not there, and would count two of one id once."""
+    data = content()
+    for annotation, new in zip(data["annotations"], ids, strict=True):
+        annotation["id"] = new
+    evaluator = CocoEvaluator(data)
+    evaluator.update([0, 1, 2], [detection(PERFECT)] * 3)
+    assert evaluator.compute()["segm_AP"] == pytest.approx(1)

@@ -1,8 +1,10 @@
 """What the user is told about a command line or a YAML file that does not fit."""
 
+import re
 from pathlib import Path
 
 import pytest
+from conftest import Run
 
 from queryinst.config import EvaluateConfig, TrainConfig
 from queryinst.errors import UserError
@@ -36,6 +38,12 @@ from queryinst.studies.command import compose
         ("model.width=30", r"model\.num_heads must divide model\.width; got 4 heads for width 30"),
         ("trainer.accumulate=3", r"trainer\.accumulate must divide data\.batch_size; got 3 for 4 images"),
         ("optimizer.betas=[0.9]", r"optimizer\.betas takes two numbers"),
+        ("optimizer.betas=0.9", r"optimizer\.betas: Invalid value assigned"),
+        ("seed=1,2", "seed=1,2 has several values: add -m"),
+        ("seed=" + "9" * 400, r"seed must be at most 4294967295; got 9{30} \("),
+        ("name=../x", r"name is the first part of a folder's name: .* got '\.\./x'"),
+        ("weights=", r"weights is empty; leave it out, or write weights=null"),
+        ("trainer.threads=100000", r"trainer\.threads must be at most 1024"),
     ],
 )
 def test_one_sentence(override: str, sentence: str):
@@ -93,3 +101,18 @@ def test_a_command_says_it_without_a_traceback(run: object, tmp_path: Path, monk
         assert text.startswith("error: ")
         assert len(text.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("experiment=1x_pro100", r"write \+experiment=1x_pro100"),
+        ("model=null", "model takes one of queryinst, tiny; got 'model=null'"),
+        ("~model", "model takes one of queryinst, tiny; got '~model'"),
+        ("schedule=5", "schedule takes one of 1x, 3x, 50e, shapes; got 'schedule=5'"),
+    ],
+)
+def test_what_hydra_takes_in_silence(run: Run, word: str, sentence: str):
+    code, text = run("train", word)
+    assert code == 2
+    assert re.fullmatch(f"error: .*{sentence}\n", text)
