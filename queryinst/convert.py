@@ -26,11 +26,16 @@ def main() -> None:
     parser.add_argument(
         "--annotations", type=Path, help="COCO file that names the classes, where they are not COCO's eighty"
     )
+    parser.add_argument(
+        "--unaligned",
+        action="store_true",
+        help="weights trained with RoIAlign without the half-pixel shift (PaddleDetection after August 2024)",
+    )
     arguments = parser.parse_args()
     try:
         from queryinst.checkpoints.published import convert
 
-        for line in convert(arguments.source, arguments.destination, arguments.annotations):
+        for line in convert(arguments.source, arguments.destination, arguments.annotations, not arguments.unaligned):
             print(line)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -13,6 +13,8 @@ from queryinst.studies.command import compose
 
 CONF = ROOT / "conf"
 OPTIONS = sorted(path for path in CONF.glob("*/*.yaml"))
+# Settings that an option leaves to the user.
+NEEDED = {name: ["backbone.weights=null"] for name in ("swin_l", "swin_l_ms_crop_50e_pro300")}
 EXPERIMENTS = [path for path in OPTIONS if path.parent.name == "experiment"]
 SCHEMAS = {"config": TrainConfig, "evaluate": EvaluateConfig, "predict": PredictConfig}
 
@@ -21,7 +23,7 @@ SCHEMAS = {"config": TrainConfig, "evaluate": EvaluateConfig, "predict": Predict
 def test_every_option_composes(path: Path):
     group = path.parent.name
     override = f"+experiment={path.stem}" if group == "experiment" else f"{group}={path.stem}"
-    extra = ["schedule.epochs=60"] if group == "schedule" else []
+    extra = ["schedule.epochs=60"] if group == "schedule" else NEEDED.get(path.stem, [])
     config = compose("config", TrainConfig, [override, *extra])
     assert restore(TrainConfig, dataclasses.asdict(config)) == config
 
@@ -39,7 +41,7 @@ def test_an_experiment_is_a_short_delta_with_a_header(path: Path):
     for word in ("published", "measured", "box AP", "mask AP"):
         assert word in header, word
     assert len([line for line in text.splitlines() if line and not line.startswith("#")]) <= 20
-    assert compose("config", TrainConfig, [f"+experiment={path.stem}"]).name == path.stem
+    assert compose("config", TrainConfig, [f"+experiment={path.stem}", *NEEDED.get(path.stem, [])]).name == path.stem
 
 
 MS = list(range(480, 801, 32))
@@ -73,7 +75,8 @@ def test_recipes_of_the_zoo(
     crop: float,
 ):
     """Each as it was published, and with the profile of another implementation (reference, 3.1 to 3.6)."""
-    config = compose("config", TrainConfig, [f"+experiment={name}"])
+    needed = NEEDED.get(name, [])
+    config = compose("config", TrainConfig, [f"+experiment={name}", *needed])
     assert (config.backbone.name, config.model.num_proposals) == (backbone, proposals)
     assert (config.schedule.epochs, config.schedule.milestones) == (epochs, milestones)
     assert (config.augmentation.short_sides, config.augmentation.crop) == (short_sides, crop)
@@ -87,14 +90,14 @@ def test_recipes_of_the_zoo(
     assert config.model.proposal_init == "image"
     assert {path.stem for path in (CONF / "profile").glob("*.yaml")} == set(PROFILES)
     for chosen in PROFILES:
-        config = compose("config", TrainConfig, [f"+experiment={name}", f"profile={chosen}"])
+        config = compose("config", TrainConfig, [f"+experiment={name}", *needed, f"profile={chosen}"])
         optimizer, model = config.optimizer, config.model
         assert PROFILES[chosen] == (
             *(optimizer.lr, optimizer.backbone_factor, optimizer.clip_norm, config.backbone.norm),
             *(model.initialisation, model.postprocess.clip_boxes),
         )
         if chosen == profile:
-            assert config == compose("config", TrainConfig, [f"+experiment={name}"])
+            assert config == compose("config", TrainConfig, [f"+experiment={name}", *needed])
 
 
 def test_every_setting_is_read_somewhere():

@@ -18,6 +18,7 @@ from queryinst.checkpoints.keymap import Names
 from queryinst.config import BackboneConfig, ModelConfig, PostprocessConfig
 from queryinst.errors import UserError
 from queryinst.models.backbone import SWINS, build_backbone
+from queryinst.settings import check_ranges
 
 State = dict[str, Tensor]
 
@@ -29,6 +30,7 @@ class Origin:
     label: str
     sign: str  # a name that every such file has, and no kind listed further down
     names: Names
+    classifier: str = r"(?!)"  # names of a backbone's that belong to its ImageNet classifier; nothing by default
     whole: bool = False  # a whole QueryInst, not a backbone alone
 
 
@@ -36,14 +38,15 @@ ORIGINS = (
     Origin("PaddleDetection", "roi_head.bbox_heads.0.fc_cls.weight", keymap.PADDLE, whole=True),
     Origin("hustvl/QueryInst", "roi_head.mask_head.0.convs.0.conv.bias", keymap.MMDET, whole=True),
     Origin("MMDetection", "roi_head.bbox_head.0.fc_cls.weight", keymap.MMDET, whole=True),
-    Origin("a backbone of PaddleDetection", "res2.res2a.branch2a.conv.weight", keymap.PADDLE_BACKBONE),
-    Origin("a Swin in Microsoft's names", "patch_embed.proj.weight", keymap.MICROSOFT_BACKBONE),
-    Origin("a ResNet of torchvision", "layer1.0.conv1.weight", keymap.TORCHVISION_BACKBONE),
-    Origin("a Swin of torchvision", "features.0.0.weight", keymap.TORCHVISION_BACKBONE),
+    Origin("a backbone of PaddleDetection", "res2.res2a.branch2a.conv.weight", keymap.PADDLE_BACKBONE, r"fc\."),
+    Origin("a Swin in Microsoft's names", "patch_embed.proj.weight", keymap.MICROSOFT_BACKBONE, r"(head|norm)\."),
+    Origin("a ResNet of torchvision", "layer1.0.conv1.weight", keymap.TORCHVISION_BACKBONE, r"fc\."),
+    Origin("a Swin of torchvision", "features.0.0.weight", keymap.TORCHVISION_BACKBONE, r"(head|norm)\."),
 )
 # What files hold besides weights, and what follows from the architecture.
-BESIDE = re.compile(r"^StructuredToParameterName@@$|num_batches_tracked$|relative_position_index$|attn_mask$")
-CLASSIFIER = re.compile(r"^(fc|head|norm)\.")  # of a backbone trained on ImageNet
+# `ema_...` are MMDetection's second copy, the averaged weights.
+BESIDE = re.compile(r"^StructuredToParameterName@@$|num_batches_tracked$|relative_position_index$|attn_mask$|^ema_")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 DERIVED = ("num_batches_tracked", "relative_position_index")  # of our names: every model makes its own
 PADDLE_POSTPROCESS = PostprocessConfig(max_detections=100, clip_boxes=True, min_side=1.0)
 
@@ -77,13 +80,16 @@ def translate(content: Any, where: str) -> Translated:
         )
     weights, ignored, left_over = {}, [], []
     for name, value in tensors.items():
-        if BESIDE.search(name) or (not origin.whole and CLASSIFIER.search(name)):
+        if BESIDE.search(name) or re.match(origin.classifier, name):
             ignored.append(name)
             continue
         found = origin.names.translate(name)
         if found is None:
             left_over.append(name)
+        elif found[0] in weights:
+            raise UserError(f"{where} has {name} and another tensor that are both {found[0]} of QueryInst")
         else:
+            value = _number(value, name, where)
             weights[found[0]] = value.T.contiguous() if found[1] else value
     if left_over:
         raise UserError(
@@ -91,6 +97,20 @@ def translate(content: Any, where: str) -> Translated:
             f"QueryInst: {some(left_over)}"
         )
     return Translated(origin, _without_dead_biases(weights), ignored)
+
+
+def _number(value: Tensor, name: str, where: str) -> Tensor:
+    """A weight as float32. Raises UserError, by name, where it is none."""
+    if value.dtype == torch.uint16:  # numpy has no bfloat16: PaddlePaddle writes its bits
+        value = value.view(torch.bfloat16)
+    dense = value.layout == torch.strided and value.device.type == "cpu" and value.dtype in FLOATS
+    if not dense or value.untyped_storage().nbytes() < value.numel() * value.element_size():
+        raise UserError(
+            f"{where}: {name} is {value.dtype} of shape {list(value.shape)}, not an array of numbers of its own"
+        )
+    if not value.isfinite().all():
+        raise UserError(f"{where}: {name} has NaN or infinite values; the training that wrote it had failed")
+    return value.float()
 
 
 def _tensors(content: Any) -> State:
@@ -106,7 +126,7 @@ def _tensors(content: Any) -> State:
             value = torch.from_numpy(np.array(value))
         if isinstance(value, Tensor) and isinstance(name, str):
             found[name] = value
-    for prefix in ("module.", "backbone."):
+    for prefix in ("module.", "module.", "model.", "backbone."):
         if found and all(name.startswith(prefix) for name in found):
             found = {name.removeprefix(prefix): value for name, value in found.items()}
     return found
@@ -153,7 +173,7 @@ def backbone_of(weights: Mapping[str, Tensor]) -> BackboneConfig:
 def model_of(weights: State) -> tuple[ModelConfig, int]:
     """The architecture and the number of classes that follow from the shapes. Raises UserError."""
     try:
-        number, width = weights["queries.features"].shape
+        number, width = map(int, weights["queries.features"].shape)
         dynamic = weights["stages.0.box.dyn.params.weight"].shape[0] // (2 * width)
         cells = weights["stages.0.box.dyn.proj.weight"].shape[1] // width
         config = ModelConfig(
@@ -167,9 +187,14 @@ def model_of(weights: State) -> tuple[ModelConfig, int]:
             mask_convs=_count(weights, r"stages\.0\.mask\.convs\.(\d+)\."),
             box_resolution=round(cells**0.5),
         )
+        check_ranges(config)
+        if width % config.num_heads:
+            raise ValueError(f"{config.num_heads} heads do not divide width {width}")
         return config, weights["stages.0.box.cls.weight"].shape[0]
     except KeyError as error:
         raise UserError(f"the file's weights are not complete: {error.args[0]} (our name) is missing") from None
+    except (ValueError, IndexError, ZeroDivisionError) as error:
+        raise UserError(f"the file's weights have shapes that no QueryInst has: {error}") from None
 
 
 def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
@@ -184,16 +209,13 @@ def complete(weights: State, model: nn.Module, where: str, fresh: Sequence[str] 
         weights: under our names.
         model: what they are for.
         where: the file, for messages.
-        fresh: beginnings of names that may be missing.
+        fresh: beginnings of names that may be missing, all of them together.
 
     Raises:
         UserError: a tensor is missing, left over, or of another shape, by name.
     """
-    wanted = {
-        name: value
-        for name, value in model.state_dict().items()
-        if name in weights or not name.startswith(tuple(fresh))
-    }
+    absent = tuple(part for part in fresh if not any(name.startswith(part) for name in weights))
+    wanted = {name: value for name, value in model.state_dict().items() if not name.startswith(absent)}
     missing = [name for name in wanted if name not in weights and not name.endswith(DERIVED)]
     left_over = [name for name in weights if name not in wanted]
     shapes = [name for name in wanted if name in weights and weights[name].shape != wanted[name].shape]

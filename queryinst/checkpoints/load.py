@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from queryinst.checkpoints.convert import backbone_weights, complete, some
 from queryinst.checkpoints.read import read, read_safetensors, write_safetensors
-from queryinst.config import TrainConfig
+from queryinst.config import ModelConfig, TrainConfig
 from queryinst.errors import UserError
 from queryinst.models.queryinst import QueryInst
 from queryinst.rules import check
@@ -88,6 +88,8 @@ def _checkpoint(path: Path, record: dict[str, Any], weights: dict[str, Tensor]) 
         config: TrainConfig = restore(TrainConfig, record["config"])
         check(config)
         ids, names = list(map(int, record["category_ids"])), list(map(str, record["category_names"]))
+        if len(ids) != len(names):
+            raise ValueError(f"{len(ids)} category ids, {len(names)} names")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged: its record of settings and classes cannot be read ({error!r})") from None
     broken = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
@@ -110,7 +112,7 @@ def save(checkpoint: Checkpoint, destination: Path, source: dict[str, str]) -> N
     write_safetensors(destination, checkpoint.weights, record)
 
 
-def start_from(model: QueryInst, path: str, names: Sequence[str]) -> str:
+def start_from(model: QueryInst, config: ModelConfig, path: str, names: Sequence[str]) -> str:
     """Load another run's weights for fine-tuning; with other classes (`names`), the class layers start fresh.
 
     Returns:
@@ -120,6 +122,10 @@ def start_from(model: QueryInst, path: str, names: Sequence[str]) -> str:
         UserError: the checkpoint has another architecture.
     """
     checkpoint = load(path)
+    for name in ("num_heads", "mask_resolution", "aligned"):  # no weight has them in its shape
+        here, there = getattr(config, name), getattr(checkpoint.config.model, name)
+        if here != there:
+            raise UserError(f"weights={path} was trained with model.{name}={there}, not {here}: set it to the same")
     ours = model.state_dict()
     new = list(names) != checkpoint.category_names
     fresh = [
@@ -161,7 +167,8 @@ def start_backbone(backbone: nn.Module, name: str, weights: str) -> str:
         if record.get("kind") != "backbone" or record.get("name") != name:
             found = f"{record.get('kind', 'file of others')} {record.get('name', '')}".strip()
             raise UserError(f"backbone.weights={weights} is a {found}, not the backbone {name}")
-        state, label = tensors, str(record["source"]["label"])
+        state = complete(tensors, backbone, f"backbone.weights={weights}", fresh=("out_norms.",))
+        label = "converted"
     else:
         content = _imagenet(name) if weights == "imagenet" else read(weights)
         state, label = backbone_weights(content, name, f"backbone.weights={weights}")

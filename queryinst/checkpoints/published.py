@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,31 +21,40 @@ from queryinst.checkpoints.convert import (
     translate,
 )
 from queryinst.checkpoints.load import SAFE, Checkpoint, is_ours, load, save
-from queryinst.checkpoints.read import read, write_safetensors
+from queryinst.checkpoints.read import read, read_safetensors, write_safetensors
 from queryinst.config import TrainConfig
 from queryinst.errors import UserError
 from queryinst.models.queryinst import QueryInst
 
 
-def convert(source: Path, destination: Path, annotations: Path | None = None) -> Iterator[str]:
+def convert(source: Path, destination: Path, annotations: Path | None = None, aligned: bool = True) -> Iterator[str]:
     """Convert a file, and say line by line what was used.
 
     Args:
         source: a weight file of any known kind.
         destination: the safetensors file to write.
         annotations: COCO file whose categories are the model's classes.
+        aligned: whether the model was trained with RoIAlign shifted by half a pixel.
 
     Raises:
         UserError: the source is unknown, unsafe or not complete, or the destination exists or cannot be written.
     """
     if destination.suffix != SAFE:
-        raise UserError(f"the result is a safetensors file: name it {destination.with_suffix(SAFE)}")
+        raise UserError(f"the result is a safetensors file: name it {destination}{SAFE}")
     if destination.exists():
         raise UserError(f"{destination} exists already; delete it, or give another name")
-    content = read(source)
+    content: Any
+    if source.suffix == SAFE:
+        content, record = read_safetensors(source)
+        if record:
+            raise UserError(f"{source} is what convert writes: use it as it is")
+    else:
+        content = read(source)
     origin = {"file": source.name, "sha256": _checksum(source)}
     if is_ours(content):
+        _only_for_others(annotations, aligned)
         checkpoint = load(source)
+        checkpoint.build()  # proves that every tensor is there
         save(checkpoint, destination, origin | {"label": "queryinst"})
         yield f"source        {source}: our own checkpoint"
         yield from _describe(checkpoint)
@@ -53,10 +63,11 @@ def convert(source: Path, destination: Path, annotations: Path | None = None) ->
         origin["label"] = translated.origin.label
         yield f"source        {source}: {translated.origin.label}"
         if translated.origin.whole:
-            checkpoint = _whole(content, translated, source, annotations)
+            checkpoint = _whole(content, translated, source, annotations, aligned)
             save(checkpoint, destination, origin)
             yield from _describe(checkpoint)
         else:
+            _only_for_others(annotations, aligned)
             name = backbone_of(translated.weights).name
             weights, _ = backbone_weights(content, name, str(source))
             write_safetensors(destination, weights, {"kind": "backbone", "name": name, "source": origin})
@@ -68,9 +79,15 @@ def convert(source: Path, destination: Path, annotations: Path | None = None) ->
     yield f"written       {destination} ({size:.1f} MB); sha256 of the source {origin['sha256']}"
 
 
-def _whole(content: Any, translated: Translated, source: Path, annotations: Path | None) -> Checkpoint:
+def _only_for_others(annotations: Path | None, aligned: bool) -> None:
+    if annotations or not aligned:
+        raise UserError("--annotations and --unaligned are for whole models of other projects; this file is none")
+
+
+def _whole(content: Any, translated: Translated, source: Path, annotations: Path | None, aligned: bool) -> Checkpoint:
     """A QueryInst of another project as a checkpoint of ours. Raises UserError."""
     model, number = model_of(translated.weights)
+    model = dataclasses.replace(model, aligned=aligned)
     backbone = backbone_of(
         {
             name.removeprefix("backbone."): value
@@ -82,7 +99,8 @@ def _whole(content: Any, translated: Translated, source: Path, annotations: Path
         model = dataclasses.replace(model, postprocess=PADDLE_POSTPROCESS)
     weights = complete(translated.weights, QueryInst(model, backbone, number), str(source))
     classes = _classes(content, number, annotations)
-    config = TrainConfig(name=source.stem, model=model, backbone=backbone)
+    name = re.sub(r"[^\w.+-]", "-", source.stem).lstrip(".+-") or "converted"
+    config = TrainConfig(name=name, model=model, backbone=backbone)
     return Checkpoint(source, config, list(classes), list(classes.values()), weights)
 
 
@@ -99,16 +117,17 @@ def _classes(content: Any, number: int, annotations: Path | None) -> dict[int, s
         if len(found) != number:
             raise UserError(f"the weights are for {number} classes, but {annotations} has {len(found)} categories")
         return found
-    if number == len(COCO):
-        return COCO
     meta = content.get("meta") if isinstance(content, dict) else None
     meta = meta if isinstance(meta, dict) else {}
     inner = meta.get("dataset_meta")  # MMDetection 3.x
-    names = next(
-        (of[key] for of in (inner, meta) if isinstance(of, dict) for key in ("CLASSES", "classes") if of.get(key)), ()
+    named: Any = next(
+        (of[key] for of in (inner, meta) if isinstance(of, dict) for key in ("CLASSES", "classes") if of.get(key)), None
     )
-    names = [str(name) for name in names] if len(names) == number else [f"class {k}" for k in range(1, number + 1)]
-    return dict(enumerate(names, 1))
+    usable = isinstance(named, list | tuple) and len(named) == number and all(isinstance(name, str) for name in named)
+    names = list(named) if usable else None
+    if number == len(COCO) and names in (None, list(COCO.values())):
+        return COCO
+    return dict(enumerate(names or [f"class {k}" for k in range(1, number + 1)], 1))
 
 
 def _describe(checkpoint: Checkpoint) -> Iterator[str]:

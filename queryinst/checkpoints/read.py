@@ -6,6 +6,7 @@ import contextlib
 import json
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +20,94 @@ from queryinst.errors import UserError
 
 TORCH = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")  # how torch.save's two formats begin
 RECORD = "queryinst"  # the key of our record in a safetensors file's metadata
-FRAMEWORKS = ("mmengine.", "mmcv.", "mmdet.")  # objects of theirs may lie beside the weights; nobody needs them
+# Objects of these may lie beside the weights. Nobody needs them, and none of their code is found or called.
+FOREIGN = ("mmengine.", "mmcv.", "mmdet.", "pathlib.", "datetime.")
 
-# What arrays, numbers and byte strings are pickled as, under numpy's old and new names.
-_NUMPY = {
-    "multiarray._reconstruct": np.zeros(1).__reduce__()[0],
-    "multiarray.scalar": np.float64(0).__reduce__()[0],
-    "numeric._frombuffer": np.zeros(1).__reduce_ex__(5)[0],
-}
+
+class _Inert:
+    """Stands for an object of another package: takes what it is given and does nothing."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "_Inert":
+        return object.__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Dtype:
+    """Stands for numpy.dtype, whose own __setstate__ would let a file lie about what memory holds."""
+
+    def __init__(self, text: Any, *flags: Any) -> None:
+        if not re.fullmatch(r"[fiubSU]\d{1,4}", str(text)):
+            raise pickle.UnpicklingError(f"it would call numpy.dtype for {str(text)[:20]!r}")
+        self.dtype = np.dtype(str(text))
+
+    def __setstate__(self, state: Any) -> None:
+        _, order, *structure = state
+        if any(part is not None for part in structure[:3]) or order not in ("<", ">", "|", "="):
+            raise pickle.UnpicklingError("it would call numpy.dtype for records")
+        self.dtype = self.dtype.newbyteorder(order)
+
+
+class _Array:
+    """Stands for numpy.ndarray until `_plain` takes the array out: made from bytes that are as long as it says."""
+
+    def __init__(self, *args: Any) -> None:
+        self.value = np.zeros(0)
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, content = state
+        self.fill(content, dtype, shape, "F" if fortran else "C")
+
+    def fill(self, content: Any, dtype: Any, shape: Any, order: str) -> "_Array":
+        content = content.encode("latin1") if isinstance(content, str) else content
+        if not isinstance(dtype, _Dtype) or not isinstance(content, bytes | bytearray):
+            raise pickle.UnpicklingError("it would call numpy for an array of objects")
+        self.value = np.frombuffer(content, dtype.dtype).reshape(shape, order="F" if order == "F" else "C").copy()
+        return self
+
+
+def _attribute(*args: Any) -> _Inert:
+    """Instead of `getattr`, with which mmengine's log buffers remember their own methods."""
+    return _Inert()
+
+
+def _reconstruct(*args: Any) -> _Array:
+    return _Array()
+
+
+def _frombuffer(content: Any, dtype: Any, shape: Any, order: str) -> _Array:
+    return _Array().fill(content, dtype, shape, order)
+
+
+def _scalar(dtype: Any, content: Any) -> Any:
+    return _Array().fill(content, dtype, (), "C").value[()]
+
+
+# What arrays, numbers and byte strings are pickled as, under numpy's old and new names, and what is called instead.
+_NUMPY = {"multiarray._reconstruct": _reconstruct, "multiarray.scalar": _scalar, "numeric._frombuffer": _frombuffer}
 ADMITTED: dict[str, Any] = {
     **{f"numpy.{core}.{name}": value for core in ("core", "_core") for name, value in _NUMPY.items()},
-    "numpy.ndarray": np.ndarray,
-    "numpy.dtype": np.dtype,
+    "numpy.ndarray": _Array,
+    "numpy.dtype": _Dtype,
     "collections.OrderedDict": collections.OrderedDict,
     "_codecs.encode": codecs.encode,
     "builtins.tuple": tuple,
+    "builtins.getattr": _attribute,
 }
 
 
 class _Restricted(pickle.Unpickler):
-    """A plain unpickler that knows numpy's arrays and nothing else: PaddlePaddle's files need no more."""
+    """A plain unpickler that knows arrays and nothing else: PaddlePaddle's files need no more."""
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module.replace('__builtin__', 'builtins')}.{name}"
         if full not in ADMITTED:
             raise pickle.UnpicklingError(f"it would call {full}")
         return ADMITTED[full]
-
-
-class _Inert:
-    """Stands for an object of another framework: takes what it is given and does nothing."""
-
-    def __setstate__(self, state: Any) -> None:
-        pass
 
 
 def read(path: str | Path) -> Any:
@@ -65,15 +121,28 @@ def read(path: str | Path) -> Any:
     try:
         with path.open("rb") as file:
             if file.read(16).startswith(TORCH):
-                return _read_torch(path)
+                return _plain(_read_torch(path))
             file.seek(0)
-            return _Restricted(file).load()
+            return _plain(_Restricted(file, encoding="latin1").load())
+    except OSError as error:
+        raise UserError(f"{path} cannot be opened ({error.strerror or error})") from None
     except Exception as error:  # both raise a dozen kinds for damaged and for unsafe files
         called = re.search(r"(?:would call|GLOBAL) ([\w.]+)", str(error))
         reason = f"it would call {called[1]}" if called else type(error).__name__
         raise UserError(
             f"{path} cannot be read as a checkpoint ({reason}): it is damaged, or holds more than weights"
         ) from None
+
+
+def _plain(value: Any) -> Any:
+    """The value with the arrays that stand-ins hold."""
+    if isinstance(value, _Array):
+        return value.value
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value] if isinstance(value, list) else tuple(_plain(item) for item in value)
+    return value
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -86,7 +155,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             record = json.loads((file.metadata() or {}).get(RECORD, "{}"))
-        return safetensors.torch.load_file(path), record
+        return safetensors.torch.load_file(path), record if isinstance(record, dict) else {}
     except (safetensors.SafetensorError, ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read as safetensors: it is damaged ({error})") from None
 
@@ -96,7 +165,7 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor], record: dict[str, 
     partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        whole = {name: value.contiguous() for name, value in tensors.items()}
+        whole = {name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
         safetensors.torch.save_file(whole, partial, {"format": "pt", RECORD: json.dumps(record)})
         partial.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
@@ -106,19 +175,21 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor], record: dict[str, 
 
 
 def _read_torch(path: Path) -> Any:
-    """By torch's own restricted unpickler, with arrays admitted and inert stand-ins for what frameworks left there."""
-    dtypes = [type(np.dtype(kind)) for kind in (bool, np.int32, np.int64, np.float32, np.float64)]
-    admitted: list[Any] = [(value, name) for name, value in ADMITTED.items()] + dtypes
-    with torch.serialization.safe_globals(admitted):
-        unknown = []
-        with contextlib.suppress(ValueError):  # the older format cannot be looked through beforehand
-            unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        foreign = next((name for name in unknown if not name.startswith(FRAMEWORKS)), None)
-        if foreign:
-            raise pickle.UnpicklingError(f"it would call {foreign}")
-        stand_ins: list[Any] = [(type("Inert", (_Inert,), {}), name) for name in unknown]
-        with torch.serialization.safe_globals(stand_ins):
-            return torch.load(path, map_location="cpu", weights_only=True)
+    """By torch's own restricted unpickler, with stand-ins for arrays and for what other packages left there."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise pickle.UnpicklingError("torch compresses nothing")  # and a small file could fill the memory
+    stand_ins: dict[str, Any] = dict(ADMITTED)
+    while True:
+        try:
+            with torch.serialization.safe_globals([(value, name) for name, value in stand_ins.items()]):
+                return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            name = (re.search(r"GLOBAL ([\w.]+)", str(error)) or [""])[0].removeprefix("GLOBAL ")
+            if not name.startswith(FOREIGN) or name in stand_ins:
+                raise
+            stand_ins[name] = type("Inert", (_Inert,), {})
 
 
 def require_file(path: Path) -> None:

@@ -16,6 +16,7 @@ from test_load import saved
 from queryinst.checkpoints.convert import backbone_weights
 from queryinst.checkpoints.load import load, start_backbone, start_from
 from queryinst.checkpoints.published import convert
+from queryinst.checkpoints.read import read
 from queryinst.config import BackboneConfig, ModelConfig
 from queryinst.errors import UserError
 from queryinst.models.backbone import build_backbone
@@ -72,6 +73,12 @@ def test_keys_left_over_or_missing_are_named(tmp_path: Path):
         ({"backbone.layer1.0.conv3.weight": torch.zeros(2)}, "the file's backbone has stages of"),
         ({"roi_head.bbox_head.1.fc_reg.bias": torch.zeros(5)}, r"another shape.*stages\.1\.box\.reg\.bias"),
         ({"roi_head.bbox_head.0.instance_interactive_conv.fc_layer.weight": None}, "is missing"),
+        ({"rpn_head.init_proposal_features.weight": torch.zeros(16)}, "shapes that no QueryInst has"),
+        ({"rpn_head.init_proposal_features.weight": torch.zeros(4, 0)}, "shapes that no QueryInst has"),
+        ({"rpn_head.init_proposal_features.weight": torch.zeros(4, 20)}, "8 heads do not divide width 20"),
+        ({"rpn_head.init_proposal_features.weight": torch.zeros(1).expand(9**9, 16)}, r"not an array of numbers"),
+        ({mean: torch.zeros(16, dtype=torch.int32)}, rf"{mean} is torch\.int32"),
+        ({mean: torch.full((16,), torch.nan)}, f"{mean} has NaN"),
     ):
         with pytest.raises(UserError, match=message):
             list(convert(published(tmp_path / "a.pth", **changes), tmp_path / "out.safetensors"))
@@ -82,13 +89,61 @@ def test_what_is_no_checkpoint(tmp_path: Path):
     torch.save({"x": torch.zeros(1)}, tmp_path / "a.pth")
     with pytest.raises(UserError, match=r"holds no weights that queryinst knows .*first x\).*PaddleDetection"):
         list(convert(tmp_path / "a.pth", tmp_path / "out.safetensors"))
-    with pytest.raises(UserError, match=r"name it .*out\.safetensors"):
+    with pytest.raises(UserError, match=r"name it .*out\.pth\.safetensors"):
         list(convert(tmp_path / "a.pth", tmp_path / "out.pth"))
     (tmp_path / "out.safetensors").touch()
     with pytest.raises(UserError, match="exists already"):
         list(convert(tmp_path / "a.pth", tmp_path / "out.safetensors"))
     with pytest.raises(UserError, match=r"come with python -m queryinst\.convert"):
         load(published(tmp_path / "b.pth"))
+
+
+def test_odd_but_honest_files(tmp_path: Path):
+    """A wrapper's prefix, shared and transposed storage, half precision, a second averaged copy, a browser's name."""
+    state = {name: torch.from_numpy(value) for name, value in mmdet_state(shapes(80)).items()}
+    norm = "roi_head.bbox_head.0.attention_norm."
+    state[f"{norm}bias"] = state[f"{norm}weight"]
+    fc = "roi_head.bbox_head.0.fc_reg.weight"
+    state[fc] = state[fc].half().T.contiguous().T
+    ema = {f"ema_{name.replace('.', '_')}": value for name, value in state.items()}
+    names = [f"thing {k}" for k in range(80)]
+    path = tmp_path / "model (1).pth"
+    wrapped = {f"module.{name}": value for name, value in state.items()} | {f"module.{k}": v for k, v in ema.items()}
+    torch.save({"state_dict": wrapped, "meta": {"CLASSES": names}}, path)
+    report = list(convert(path, tmp_path / "a.safetensors", aligned=False))
+    assert any(line.startswith("ignored") and "more" in line for line in report)
+    checkpoint = load(tmp_path / "a.safetensors")
+    assert (checkpoint.config.name, checkpoint.config.model.aligned) == ("model--1-", False)
+    assert checkpoint.category_names == names
+    assert checkpoint.weights["stages.0.box.reg.weight"].equal(state[fc].float())
+    assert checkpoint.weights["stages.0.box.attn_norm.bias"].equal(state[f"{norm}weight"])
+    with pytest.raises(UserError, match="is what convert writes"):
+        list(convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors"))
+
+
+def test_two_names_of_one_tensor_are_refused(tmp_path: Path):
+    backbone_file(tmp_path / "weights", "paddle", "resnet50")
+    state = pickle.loads((tmp_path / "weights").read_bytes())
+    state["res4.res4b1.branch2a.conv.weight"] = state["res4.res4b.branch2a.conv.weight"]
+    (tmp_path / "weights").write_bytes(pickle.dumps(state))
+    with pytest.raises(UserError, match=r"res4\.res4b1\.branch2a\.conv\.weight and another tensor that are both"):
+        list(convert(tmp_path / "weights", tmp_path / "b.safetensors"))
+
+
+def test_paddles_bfloat16(tmp_path: Path):
+    """PaddlePaddle writes the bits of bfloat16 as whole numbers, for numpy has none."""
+    ours = backbone_file(tmp_path / "weights", "paddle", "resnet50")
+    state = pickle.loads((tmp_path / "weights").read_bytes())
+    name = "conv1.conv1.conv.weight"
+    state[name] = torch.from_numpy(state[name]).bfloat16().view(torch.uint16).numpy()
+    (tmp_path / "weights").write_bytes(pickle.dumps(state))
+    weights, _ = backbone_weights(read(tmp_path / "weights"), "resnet50", "weights")
+    assert weights["body.conv1.weight"].equal(ours["body.conv1.weight"].bfloat16().float())
+
+
+def test_options_for_others_are_refused_for_ours(tmp_path: Path):
+    with pytest.raises(UserError, match="are for whole models of other projects"):
+        list(convert(saved(tmp_path / "best.ckpt"), tmp_path / "a.safetensors", tmp_path / "none.json"))
 
 
 def test_class_names(tmp_path: Path):
@@ -122,7 +177,7 @@ def test_fine_tuning_with_other_classes(tmp_path: Path):
     list(convert(published(tmp_path / "a.pth", 80), tmp_path / "a.safetensors"))
     model = QueryInst(TINY, BackboneConfig(name="resnet18"), num_classes=3)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    report = start_from(model, str(tmp_path / "a.safetensors"), ["a", "b", "c"])
+    report = start_from(model, TINY, str(tmp_path / "a.safetensors"), ["a", "b", "c"])
     assert "8 class layers start fresh (80 classes there, 3 here)" in report  # weight and bias, two heads, two stages
     changed = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
     assert not any(".box.cls." in name or ".mask.logits." in name for name in changed)

@@ -97,8 +97,8 @@ def test_classes_of_other_data_are_refused(tmp_path: Path):
 def test_fine_tuning_with_the_same_and_with_other_classes(tmp_path: Path):
     path = saved(tmp_path / "best.ckpt")
     same, other = small_model(3), small_model(7)
-    assert "class layers" not in start_from(same, str(path), ["class 0", "class 1", "class 2"])
-    sentence = start_from(other, str(path), [f"other {index}" for index in range(7)])
+    assert "class layers" not in start_from(same, ModelConfig(**SMALL), str(path), ["class 0", "class 1", "class 2"])
+    sentence = start_from(other, ModelConfig(**SMALL), str(path), [f"other {index}" for index in range(7)])
     assert (
         "8 class layers start fresh (3 classes there, 7 here)" in sentence
     )  # weight and bias, box and mask, two stages
@@ -113,13 +113,22 @@ def test_fine_tuning_with_the_same_and_with_other_classes(tmp_path: Path):
 def test_another_architecture_is_refused(tmp_path: Path, change: dict[str, int]):
     path = saved(tmp_path / "best.ckpt")
     with pytest.raises(UserError, match="has another architecture .*2 stages, 6 proposals, width 16"):
-        start_from(small_model(3, **change), str(path), ["class 0", "class 1", "class 2"])
+        start_from(
+            small_model(3, **change), ModelConfig(**{**SMALL, **change}), str(path), ["class 0", "class 1", "class 2"]
+        )
+
+
+@pytest.mark.parametrize("change", [{"num_heads": 4}, {"mask_resolution": 7}, {"aligned": False}])
+def test_what_no_shape_shows_must_be_the_same_too(tmp_path: Path, change: dict[str, Any]):
+    path = saved(tmp_path / "best.ckpt")
+    with pytest.raises(UserError, match=rf"was trained with model\.{next(iter(change))}="):
+        start_from(small_model(3, **change), ModelConfig(**{**SMALL, **change}), str(path), ["a", "b", "c"])
 
 
 def test_as_many_but_other_classes_start_fresh_too(tmp_path: Path):
     model = small_model(3)
     before = model.stages[0].box.cls.bias.clone()
-    sentence = start_from(model, str(saved(tmp_path / "best.ckpt")), ["cat", "dog", "horse"])
+    sentence = start_from(model, ModelConfig(**SMALL), str(saved(tmp_path / "best.ckpt")), ["cat", "dog", "horse"])
     assert "8 class layers start fresh (3 classes there, 3 here)" in sentence
     assert torch.equal(model.stages[0].box.cls.bias, before)
 
@@ -169,7 +178,7 @@ def broken(path: Path, **changes: Any) -> Path:
         ({"record__category_ids": ["x"]}, "is damaged: its record"),
         ({"state_dict": 5}, "is not a checkpoint of queryinst.train"),
         ({"state_dict": {}}, r"lacks \d+ of \d+ tensors: backbone"),
-        ({"record__category_ids": [1]}, "in another shape .*cls"),
+        ({"record__category_ids": [1]}, "1 category ids, 3 names"),
         ({"state_dict": {"model.queries.boxes": torch.tensor([float("nan")])}}, "1 tensors with NaN .*queries.boxes"),
     ],
 )

@@ -4,6 +4,7 @@ import os
 import pickle
 import sys
 import types
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,57 @@ def test_code_is_refused(tmp_path: Path, kind: str):
     assert not victim.exists()
 
 
+class Call:
+    """Pickles as a call of `function`."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.how = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.how
+
+
+FROM_BUFFER = np.zeros(1).__reduce_ex__(5)[0]
+SUBARRAY = ("<", (np.dtype("f8"), (4096,)), None, None, -1, -1, 0)
+
+
+class Lying:
+    """Pickles as numpy's dtype of `text`, with a state that says something else of the memory."""
+
+    def __init__(self, text: str, state: tuple[Any, ...]) -> None:
+        self.text, self.state = text, (3, *state)
+
+    def __reduce__(self) -> Any:
+        return np.dtype, (self.text, False, True), self.state
+
+
+@pytest.mark.parametrize("in_torch", [True, False])
+@pytest.mark.parametrize(
+    "dtype", [Lying("O", ("|", None, None, None, -1, -1, 0)), Lying("f8", SUBARRAY), Lying("O8", SUBARRAY)]
+)
+def test_an_array_cannot_lie_about_memory(tmp_path: Path, dtype: Lying, in_torch: bool):
+    """numpy's own dtype would take bytes of the file for addresses, or read past their end."""
+    content = {"a": Call(tuple, Call(FROM_BUFFER, b"AAAAAAAA", dtype, (-1,), "C"))}
+    if in_torch:
+        torch.save(content, tmp_path / "a")
+    else:
+        (tmp_path / "a").write_bytes(pickle.dumps(content))
+    with pytest.raises(UserError, match=r"it would call numpy\.dtype"):
+        read(tmp_path / "a")
+
+
+def test_a_compressed_archive_is_refused(tmp_path: Path):
+    torch.save({"a": torch.zeros(10)}, tmp_path / "a.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "a.pth") as old,
+        zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+    with pytest.raises(UserError, match=r"b\.pth cannot be read as a checkpoint"):
+        read(tmp_path / "b.pth")
+
+
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_arrays_of_every_protocol(tmp_path: Path, protocol: int):
     path = tmp_path / "a.pdparams"
@@ -49,20 +101,25 @@ def test_arrays_of_every_protocol(tmp_path: Path, protocol: int):
     assert found["t"][0] == "name"
 
 
-def test_objects_of_frameworks_beside_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("zipped", [True, False])
+def test_objects_of_frameworks_beside_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool):
     """MMDetection 3.x leaves log buffers and numpy numbers in a checkpoint: read, and their classes never called."""
     module = types.ModuleType("mmengine.logging")
-    buffer = type("Buffer", (), {"__module__": module.__name__, "__qualname__": "Buffer"})
+    names = {"__module__": module.__name__, "__qualname__": "Buffer", "mean": classmethod(lambda cls: 0)}
+    buffer = type("Buffer", (), names)
     module.Buffer = buffer  # type: ignore[attr-defined]
     for name in ("mmengine", module.__name__):
         monkeypatch.setitem(sys.modules, name, module)
     log = buffer()
-    log.history = np.arange(3.0)  # type: ignore[attr-defined]
-    torch.save({"state_dict": {"a": torch.ones(2)}, "log": log, "meta": {"lr": np.float64(0.1)}}, tmp_path / "a.pth")
+    log.history, log.how = np.arange(3.0), Call(getattr, buffer, "mean")  # type: ignore[attr-defined]
+    meta = {"lr": np.float64(0.1), "palette": np.zeros((2, 3), np.uint8), "name": np.str_("x"), "at": Path("somewhere")}
+    content = {"state_dict": {"a": torch.ones(2)}, "log": log, "meta": meta}
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
     monkeypatch.delitem(sys.modules, module.__name__)
     found = read(tmp_path / "a.pth")
     assert found["state_dict"]["a"].tolist() == [1, 1]
     assert found["meta"]["lr"] == 0.1
+    assert found["meta"]["palette"].tolist() == [[0, 0, 0]] * 2
     assert not hasattr(found["log"], "history")
 
 

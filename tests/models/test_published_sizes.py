@@ -27,7 +27,11 @@ COUNTS = {
 
 @pytest.mark.parametrize("experiment", COUNTS)
 def test_parameters(experiment: str):
-    config = compose("config", TrainConfig, [f"+experiment={experiment}", "model.initialisation=mmdetection"])
+    config = compose(
+        "config",
+        TrainConfig,
+        [f"+experiment={experiment}", "model.initialisation=mmdetection", "backbone.weights=null"],
+    )
     with torch.device("meta"):
         model = QueryInst(config.model, config.backbone, num_classes=80)
     assert sum(parameter.numel() for parameter in model.parameters()) == COUNTS[experiment]
