@@ -31,6 +31,11 @@ class BackboneConfig:
     drop_path: float = setting(
         0.0, "probability of skipping the last block in training, from 0 for the first (Swin)", at_least=0, at_most=0.9
     )
+    checkpointing: bool = setting(
+        False,
+        "compute stages again in the backward pass instead of keeping what is in them: less memory, more time",
+        identity=False,
+    )
     weights: str | None = setting(
         None, "pretrained weights: a file that queryinst.convert knows, or `imagenet` to download torchvision's"
     )
@@ -190,6 +195,16 @@ class TrainerConfig:
         "arithmetic of the network; matching, boxes and losses are always float32",
         choices=("32-true", "bf16-mixed", "16-mixed"),
     )
+    checkpoint_every: int | None = setting(
+        1000,
+        "optimizer steps between checkpoints within an epoch; null: only after epochs",
+        at_least=1,
+        identity=False,
+    )
+    ema: float | None = setting(
+        None, "keep and evaluate an exponential moving average of the weights with this decay", above=0, at_most=0.99999
+    )
+    sync_batchnorm: bool = setting(False, "statistics of BatchNorm over all devices (GPUs only)")
     accumulate: int = setting(1, "loader batches per optimizer step; divides `data.batch_size`", at_least=1)
     evaluate_every: int = setting(1, "epochs between evaluations", at_least=1)
     max_train_batches: int | None = setting(None, "stop each epoch after so many batches (for trials)", at_least=1)

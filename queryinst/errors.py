@@ -8,6 +8,14 @@ class UserError(Exception):
     """Something the user gave is wrong. Commands print the sentence without a traceback and exit with code 2."""
 
 
+class Stopped(Exception):  # noqa: N818 - nothing is wrong
+    """A signal ended the run, and it can go on. Commands exit with 128 and the signal's number, as shells say it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by signal {number}")
+        self.code = 128 + number
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the closest known name, or an empty string when none is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -16,6 +16,9 @@ import pytest
 import torch
 from conftest import ROOT, TINY, Run
 
+sys.path.append(str(ROOT / "experiments" / "exact_resume"))
+from kill import outcome, same
+
 SAME = ("segm_AP", "bbox_AP", "segm_AP50", "segm_AR100", "bbox_ARs")
 
 
@@ -86,42 +89,48 @@ def test_train_evaluate_predict(workplace: Path, run: Run):
         assert str(prediction["image_id"]) in prediction["file_name"]
 
 
-def checkpoint_weights(workplace: Path) -> dict[str, torch.Tensor]:
-    content = torch.load(only(workplace, "outputs/*/last.ckpt"), weights_only=True)
-    return {**content["state_dict"], "step": torch.tensor(content["global_step"])}
+RESUME = [*TINY, "schedule.epochs=2", "data.batch_size=2", "trainer.checkpoint_every=1", "callbacks.pictures=0"]
 
 
-def test_stop_and_resume_ends_as_if_never_stopped(workplace: Path, run: Run):
-    """Ended from outside after an epoch, started again with the same command: the same weights, metrics and curves."""
-    command = [*TINY, "schedule.epochs=4", "callbacks.pictures=0"]
+@pytest.mark.parametrize(
+    ("number", "settings"),
+    [
+        (signal.SIGKILL, []),
+        (signal.SIGTERM, ["trainer.accumulate=2"]),
+        (signal.SIGUSR1, ["trainer.ema=0.9"]),
+    ],
+)
+def test_stop_and_resume_ends_as_if_never_stopped(
+    workplace: Path, run: Run, number: signal.Signals, settings: list[str]
+):
+    """Ended from outside in the middle of an epoch, loading in two processes, and started again, loading in none.
+
+    The same weights, optimizer, schedule, metrics and rows to the last bit. `experiments/exact_resume` does it often.
+    """
+    command = [*RESUME, *settings]
     code, text = run("train", *command)
     assert code == 0, text
-    whole, weights, rows = result(workplace), checkpoint_weights(workplace), metrics_rows(workplace)
+    expected, metrics = outcome(workplace), result(workplace)["metrics"]
     shutil.rmtree(workplace / "outputs")
-
-    with subprocess.Popen(
-        [sys.executable, "-m", "queryinst.train", *command],
-        cwd=workplace,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-    ) as process:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", "queryinst.train", *command, "data.num_workers=2"]
+    with subprocess.Popen(words, cwd=workplace, env=environment, stdout=subprocess.DEVNULL) as process:
         until = time.monotonic() + 120
         while not list(workplace.glob("outputs/*/last.ckpt")):
             assert process.poll() is None, "it ended by itself"
             assert time.monotonic() < until, "no checkpoint within two minutes"
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
+            time.sleep(0.01)
+        process.send_signal(number)
+    assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)
     assert not list(workplace.glob("outputs/*/result.json"))
+    before = torch.load(only(workplace, "outputs/*/last.ckpt"), weights_only=True)["global_step"]
+    assert 0 < before < expected["global_step"]
 
     code, text = run("train", *command)
     assert code == 0, text
-    assert "resumed at step" in text
-    assert all(torch.equal(value, weights[name]) for name, value in checkpoint_weights(workplace).items())
-    assert result(workplace)["metrics"] == whole["metrics"]
-    timed = ("train/images_per_second", "train/data_wait")
-    assert [{k: v for k, v in row.items() if k not in timed} for row in metrics_rows(workplace)] == [
-        {k: v for k, v in row.items() if k not in timed} for row in rows
-    ]
+    assert f"resumed at step {before}" in text
+    assert not same(outcome(workplace), expected)
+    assert result(workplace)["metrics"] == metrics
 
 
 def test_two_runs_of_one_seed_are_the_same_and_of_two_seeds_are_not(workplace: Path, run: Run):

@@ -58,17 +58,25 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __init__(self, length: int, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
         self.length, self.batch, self.seed, self.rank, self.world = length, batch, seed, rank, world
         self.epoch = 0
+        self._resumed = (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before every epoch."""
         self.epoch = epoch
 
+    def resume(self, epoch: int, batches: int) -> None:
+        """Go on in an epoch of which so many batches are done."""
+        self.epoch, self._resumed = epoch, (epoch, batches)
+
     def __len__(self) -> int:
+        """Keys of a whole epoch, also where it was begun before."""
         return max(1, self.length // (self.batch * self.world)) * self.batch
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch, batches = self._resumed
+        done = batches * self.batch if epoch == self.epoch else 0
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        for position in np.resize(order, len(self) * self.world)[self.rank :: self.world]:
+        for position in np.resize(order, len(self) * self.world)[self.rank :: self.world][done:]:
             yield self.epoch, int(position)
 
 

@@ -33,6 +33,7 @@ class CocoDataModule(pl.LightningDataModule):
         self.data, self.augmentation, self.seed, self.accumulate = data, augmentation, seed, accumulate
         self.problems: dict[str, int] = {}
         self._files: dict[str, CocoFile] = {}
+        self._begin = (0, 0)  # epoch, and loader batches done in it, where a resumed run was ended
 
     def prepare_data(self) -> None:
         if self.data.shapes:
@@ -112,7 +113,21 @@ class CocoDataModule(pl.LightningDataModule):
         geometry = TrainGeometry(self.augmentation)
         dataset = CocoDataset(images, geometry, source.instances, self.data.mask_size, self.seed, substitute=True)
         batch = self.per_device()
-        return self._loader(dataset, EpochSampler(len(images), batch, self.seed, *self._rank()), batch)
+        sampler = EpochSampler(len(images), batch, self.seed, *self._rank())
+        sampler.resume(*self._begin)  # Lightning asks for the first batches before it tells a sampler the epoch
+        return self._loader(dataset, sampler, batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint: the epoch to go on in, the loader batches done in it, and the images left out."""
+        if not self.trainer:
+            return {}
+        loop = self.trainer.fit_loop
+        epoch, batches = loop.epoch_progress.current.ready - 1, loop.epoch_loop.batch_progress
+        begin = [epoch + 1, 0] if batches.is_last_batch else [epoch, batches.current.ready]
+        return {"begin": begin, "problems": dict(self.problems)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._begin, self.problems = tuple(state_dict["begin"]), dict(state_dict["problems"])
 
     def val_dataloader(self) -> DataLoader[Sample]:
         dataset = CocoDataset(self.file("val").images, EvaluationGeometry(self.augmentation))

@@ -25,7 +25,11 @@ def build_loggers(config: LoggerConfig, folder: Path, run_id: str, name: str, fi
     if config.csv:
         loggers.append(CsvLogger(folder / "metrics.csv", first_step))
     if config.tensorboard:
-        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard", purge_step=first_step or None))
+        loggers.append(
+            TensorBoardLogger(
+                folder, name="", version="tensorboard", default_hp_metric=False, purge_step=first_step or None
+            )
+        )
     if config.wandb.enabled:
         online = config.wandb.mode == "online" or (config.wandb.mode == "auto" and _has_account())
         loggers.append(
@@ -42,6 +46,14 @@ def build_loggers(config: LoggerConfig, folder: Path, run_id: str, name: str, fi
             )
         )
     return loggers
+
+
+@rank_zero_only
+def flush(loggers: list[Logger]) -> None:
+    """Put on disk what belongs to the steps before a checkpoint: a resumed run does not log them again."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.flush()
 
 
 @rank_zero_only

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -45,6 +46,7 @@ class QueryInstModule(pl.LightningModule):
         super().__init__()
         self.model, self.evaluators, self.postprocess = model, evaluators, postprocess
         self.training_parts, self.record, self.folder = training, record or {}, folder
+        self.seed = int(self.record.get("config", {}).get("seed", 0))
         self._recent: list[Tensor] = []  # losses since they were logged
         self.metrics: dict[str, float] = {}  # of the last evaluation, NaN where there was nothing to find
 
@@ -59,6 +61,11 @@ class QueryInstModule(pl.LightningModule):
         criterion.require_finite(losses)
         return losses
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Randomness inside the network (blocks that a Swin skips) follows from the step, so that resuming is exact."""
+        place = [self.seed, self.current_epoch, batch_idx, self.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         try:
             losses = self.losses(batch)
@@ -66,7 +73,7 @@ class QueryInstModule(pl.LightningModule):
             raise UserError(self._keep(batch, error)) from error
         self._recent.append(losses.detach())
         if batch_idx % LOG_EVERY == 0:
-            self._log_losses(torch.stack(self._recent).mean(0))
+            self._log_losses(torch.stack([recent.to(losses.device) for recent in self._recent]).mean(0))
             self._recent.clear()
         return losses.sum()
 
@@ -77,7 +84,13 @@ class QueryInstModule(pl.LightningModule):
         named: dict[str, Tensor | float] = {"train/loss": losses.sum(), "train/lr": self._learning_rate()}
         for stage, row in enumerate(losses, 1):
             named |= {f"train/stage_{stage}/loss_{term}": value for term, value in zip(TERMS, row, strict=True)}
-        self.log_dict(named, batch_size=1)
+        self.write(named, self.trainer.global_step)
+        self.log("train/loss", losses.sum(), logger=False, batch_size=1)  # for those who watch
+
+    def write(self, metrics: dict[str, Tensor | float], step: int) -> None:
+        """Give metrics of one step to the loggers, once; Lightning would repeat them at every step of the epoch."""
+        for logger in self.trainer.loggers:
+            logger.log_metrics({name: float(value) for name, value in metrics.items()}, step)
 
     def _learning_rate(self) -> float:
         """That of the last parameter group: the rest of the network, not the backbone."""
@@ -133,6 +146,10 @@ class QueryInstModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["queryinst"] = self.record
+        checkpoint["recent_losses"] = list(self._recent)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._recent = checkpoint.get("recent_losses", [])
 
 
 class Training:

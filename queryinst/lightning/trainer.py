@@ -9,11 +9,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
 from queryinst.config import OptimizerConfig, ScheduleConfig, TrainerConfig
 from queryinst.errors import UserError, nearest
+from queryinst.lightning.callbacks.keep_last import AtomicCheckpointIO, KeepLast
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 
@@ -38,8 +39,10 @@ def build_trainer(
             enable_version_counter=False,
             save_on_train_epoch_end=False,
         ),
-        ModelCheckpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True),
+        KeepLast(folder / LAST, config.checkpoint_every),
     ]
+    if config.ema is not None:  # before those who save: a step's average belongs to its checkpoint
+        keepers.insert(0, EMAWeightAveraging(decay=config.ema))
     settings: dict[str, Any] = {
         "accelerator": config.accelerator,
         "devices": devices(config.devices),
@@ -58,6 +61,8 @@ def build_trainer(
         "log_every_n_steps": 1,  # the module decides which steps to log
         "num_sanity_val_steps": 0,
         "enable_model_summary": False,
+        "sync_batchnorm": config.sync_batchnorm,
+        "plugins": [AtomicCheckpointIO()],
         "use_distributed_sampler": False,  # our samplers know their rank, and repeat no image in evaluation
     }
     decided = next((name for name in config.extra if name in settings), None)
@@ -120,5 +125,6 @@ def quiet() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*LeafSpec.* is deprecated.*",
         ".*in eval mode at the start of training.*",  # the frozen part of a backbone
+        ".*ended before the epoch ended and your dataloader is not resumable.*",  # its sampler begins where it ended
     ):
         warnings.filterwarnings("ignore", message)

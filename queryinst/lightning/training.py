@@ -91,7 +91,7 @@ def _module(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str
     model = QueryInst(config.model, config.backbone, len(categories))
     loaded = []
     if config.weights:
-        loaded.append(start_from(model, config.weights, categories.names))
+        loaded.append(start_from(model, config.model, config.weights, categories.names))
     elif config.backbone.weights:
         loaded.append(start_backbone(model.backbone, config.backbone.name, config.backbone.weights))
     steps = math.ceil(data.batches_per_epoch(config.trainer.max_train_batches) / config.trainer.accumulate)

@@ -2,8 +2,10 @@
 
 import itertools
 
+import torch
 import torchvision
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock
 from torchvision.models.swin_transformer import SwinTransformer
 
@@ -25,6 +27,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.frozen_stages = config.frozen_stages
         self.norm = config.norm
+        self.checkpointing = config.checkpointing
 
     def parts(self) -> list[nn.Module]:
         """The stem and the four stages, front to back."""
@@ -58,7 +61,8 @@ class Backbone(nn.Module):
         x = stem(x)
         maps = []
         for stage in stages:
-            x = stage(x)
+            again = self.checkpointing and self.training and torch.is_grad_enabled()
+            x = checkpoint(stage, x, use_reentrant=False) if again else stage(x)
             maps.append(x)
         return maps
 

@@ -14,7 +14,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from queryinst.errors import UserError, nearest
+from queryinst.errors import Stopped, UserError, nearest
 from queryinst.rules import check
 from queryinst.settings import walk
 
@@ -29,7 +29,7 @@ def command(config_name: str, schema: type[Any]) -> Callable[[Callable[[Any], No
 
     `config_name` is composed from `conf/`, checked against the dataclass `schema`, and given to the task as an instance
     of it. Nothing here imports torch. Exit codes: 0 done, 1 a fault of ours (with traceback), 2 the user's mistake (one
-    sentence), 130 interrupted.
+    sentence), 130 interrupted, 128 and a signal's number where that ended a run in good order.
     """
 
     def decorate(task: Callable[[Any], None]) -> Callable[[], None]:
@@ -56,6 +56,8 @@ def command(config_name: str, schema: type[Any]) -> Callable[[Callable[[Any], No
             except (HydraException, OmegaConfBaseException) as error:
                 _say(UserError(explain(error, schema)))
                 sys.exit(2)
+            except Stopped as stop:
+                sys.exit(stop.code)
             except KeyboardInterrupt:
                 print("\ninterrupted", file=sys.stderr)
                 sys.exit(130)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from queryinst.lightning.module import LOG_EVERY
+from queryinst.lightning.module import LOG_EVERY, QueryInstModule
 from queryinst.structures import Batch
 
 
@@ -32,6 +32,7 @@ class Throughput(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._begun = time.perf_counter()
+        self._reset()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._reset()
@@ -42,14 +43,15 @@ class Throughput(pl.Callback):
         self._waited += time.perf_counter() - self._asked
         self._images += len(batch.images) * trainer.world_size
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    def on_train_batch_end(  # type: ignore[override]  # it logs by itself
+        self, trainer: pl.Trainer, pl_module: QueryInstModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         self._asked = time.perf_counter()
         if batch_idx % LOG_EVERY == LOG_EVERY - 1:
-            passed = self._asked - self._since
-            pl_module.log("train/images_per_second", self._images / passed)
-            pl_module.log("train/data_wait", self._waited / passed)
+            passed, step = self._asked - self._since, trainer.global_step - 1
+            speed = self._images / passed
+            pl_module.write({"train/images_per_second": speed, "train/data_wait": self._waited / passed}, step)
+            pl_module.log("train/images_per_second", speed, logger=False, batch_size=1)  # for those who watch
             self._reset()
 
     def _reset(self) -> None:

@@ -29,7 +29,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def epoch(throughput: Any, clock: Clock, world: int) -> dict[str, float]:
     """Steps of 0.3 s, of which the batch is waited for 0.1 s; 4 images each."""
     logged: dict[str, float] = {}
-    trainer, conductor = SimpleNamespace(world_size=world), SimpleNamespace(log=logged.__setitem__)
+    trainer = SimpleNamespace(world_size=world, global_step=LOG_EVERY)
+    watched = SimpleNamespace(log=lambda name, value, **how: None)
+    conductor = SimpleNamespace(write=lambda metrics, step: logged.update(metrics, step=step), log=watched.log)
     throughput.on_train_start(trainer, conductor)
     throughput.on_train_epoch_start(trainer, conductor)
     for index in range(LOG_EVERY):
@@ -45,6 +47,7 @@ def test_speed_and_wait(clock: Clock, world: int):
     logged = epoch(Throughput(), clock, world)
     assert logged["train/images_per_second"] == pytest.approx(world * 4 / 0.3)
     assert logged["train/data_wait"] == pytest.approx(1 / 3)
+    assert logged["step"] == LOG_EVERY - 1
 
 
 def test_minutes_add_up_over_resumptions(clock: Clock):
