@@ -294,3 +294,19 @@ class PredictConfig:
     batch_size: int = setting(4, "images at a time", at_least=1)
     num_workers: int = setting(0, "loader processes", at_least=0)
     accelerator: str = setting("auto", "what to compute on", choices=ACCELERATORS)
+
+
+@dataclass
+class DoctorConfig:
+    """`python -m queryinst.doctor`"""
+
+    name: str = setting("data", "name of the data set in the report")
+    data: DataConfig = field(default_factory=DataConfig)
+    images: str = setting(
+        "decode", "of image files, read every pixel, the headers, or nothing", choices=("decode", "headers", "none")
+    )
+    threads: int = setting(4, "images read at a time", at_least=1, at_most=64)
+    json: str | None = setting(
+        None, "write the report to this JSON file; `-`: to standard output, in place of the text"
+    )
+    picture: str | None = setting(None, "draw sizes, counts and aspect ratios into this image file")

@@ -12,20 +12,6 @@ from queryinst.errors import UserError
 from queryinst.studies.command import command
 
 
-def _require_writable(file: Path) -> None:
-    """Before the work, not after it. Raises UserError."""
-    try:
-        if file.is_dir() or not file.name:
-            raise UserError(f"output={file} is a folder; give a file, such as {file / 'metrics.json'}")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a"):
-            pass
-        if not file.stat().st_size:
-            file.unlink()
-    except OSError as error:
-        raise UserError(f"output={file} cannot be written ({error.strerror}); give another file") from None
-
-
 @command("evaluate", EvaluateConfig)
 def main(config: EvaluateConfig) -> None:
     if (config.images is None) != (config.annotations is None):
@@ -41,7 +27,7 @@ def main(config: EvaluateConfig) -> None:
     from queryinst.evaluation.coco import CocoEvaluator, table
     from queryinst.lightning.module import QueryInstModule
     from queryinst.lightning.trainer import trainer_of
-    from queryinst.studies.results import write
+    from queryinst.studies.results import require_writable, write
 
     checkpoint = load(config.checkpoint)
     if config.images and config.annotations:
@@ -55,7 +41,7 @@ def main(config: EvaluateConfig) -> None:
         )
     checkpoint.require_classes(source.categories.ids, source.categories.names, source.path)
     if config.output:
-        _require_writable(Path(config.output))
+        require_writable(Path(config.output), "output", "metrics.json")
     stages = range(checkpoint.config.model.num_stages) if config.all_stages else [-1]
     evaluators = {stage: CocoEvaluator(source.content, config.backend) for stage in stages}
     module = QueryInstModule(checkpoint.build(), evaluators, checkpoint.config.model.postprocess)

@@ -10,7 +10,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "queryinst"
 FILES = sorted(PACKAGE.rglob("*.py"))
-COMMANDS = {"train", "evaluate", "predict", "convert"}
+COMMANDS = {"train", "evaluate", "predict", "convert", "doctor"}
 
 # What each part may import besides itself: config, structures, ops <- models | criterion <- data | evaluation |
 # visualize | checkpoints <- lightning <- studies <- commands.

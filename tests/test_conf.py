@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from queryinst.config import CriterionConfig, EvaluateConfig, PredictConfig, TrainConfig
+from queryinst.config import CriterionConfig, DoctorConfig, EvaluateConfig, PredictConfig, TrainConfig
 from queryinst.settings import restore, walk
 from queryinst.studies.command import compose
 
@@ -16,7 +16,7 @@ OPTIONS = sorted(path for path in CONF.glob("*/*.yaml"))
 # Settings that an option leaves to the user.
 NEEDED = {name: ["backbone.weights=null"] for name in ("swin_l", "swin_l_ms_crop_50e_pro300")}
 EXPERIMENTS = [path for path in OPTIONS if path.parent.name == "experiment"]
-SCHEMAS = {"config": TrainConfig, "evaluate": EvaluateConfig, "predict": PredictConfig}
+SCHEMAS = {"config": TrainConfig, "evaluate": EvaluateConfig, "predict": PredictConfig, "doctor": DoctorConfig}
 
 
 @pytest.mark.parametrize("path", OPTIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -105,7 +105,7 @@ def test_every_setting_is_read_somewhere():
     code = "\n".join(
         path.read_text() for path in (ROOT / "queryinst").rglob("*.py") if path.name not in ("config.py", "settings.py")
     )
-    for config in (TrainConfig(), EvaluateConfig(), PredictConfig()):
+    for config in (TrainConfig(), EvaluateConfig(), PredictConfig(), DoctorConfig()):
         for key, _, _ in walk(config):
             assert re.search(rf"\.{key.rpartition('.')[2]}\b", code), key
 

@@ -6,7 +6,7 @@ import shlex
 import pytest
 from conftest import ROOT
 
-from queryinst.config import EvaluateConfig, PredictConfig, TrainConfig
+from queryinst.config import DoctorConfig, EvaluateConfig, PredictConfig, TrainConfig
 from queryinst.studies.command import compose
 
 README = (ROOT / "README.md").read_text()
@@ -16,6 +16,7 @@ SCHEMAS = {
     "train": ("config", TrainConfig),
     "evaluate": ("evaluate", EvaluateConfig),
     "predict": ("predict", PredictConfig),
+    "doctor": ("doctor", DoctorConfig),
 }
 TARGETS = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
 

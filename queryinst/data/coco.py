@@ -65,8 +65,7 @@ class CocoFile:
     def __init__(self, path: Path, folder: Path, hint: str = "") -> None:
         self.path, self.folder = path, folder
         self.content = read_json(path, hint)
-        if not folder.is_dir():
-            raise UserError(f"{folder} is not a folder; expected the images of {path} there{hint}")
+        require_folder(folder, path, hint)
         validation.check_content(self.content, path)
         categories = sorted(self.content["categories"], key=lambda category: category["id"])
         self.categories = Categories(tuple(c["id"] for c in categories), tuple(str(c["name"]) for c in categories))
@@ -84,14 +83,7 @@ class CocoFile:
 
     def learnable(self, image: ImageFile) -> list[dict[str, Any]]:
         """The annotations that are objects to learn: no crowd regions, nothing ignored, nothing below a pixel."""
-        found = []
-        for annotation in self._annotations[image.id]:
-            x, y, width, height = annotation["bbox"]
-            inside = min(x + width, image.width) - max(x, 0), min(y + height, image.height) - max(y, 0)
-            object_to_learn = not annotation.get("iscrowd") and not annotation.get("ignore")
-            if object_to_learn and annotation.get("area", 1) > 0 and min(width, height) >= 1 and min(inside) > 0:
-                found.append(annotation)
-        return found
+        return [a for a in self._annotations[image.id] if is_learnable(a, image.height, image.width)]
 
     def instances(self, image: ImageFile) -> list[Instance]:
         """What there is to learn in an image."""
@@ -102,6 +94,20 @@ class CocoFile:
             label = self._labels[annotation["category_id"]]
             found.append(Instance(box, label, outline_of(annotation["segmentation"])))
         return found
+
+
+def is_learnable(annotation: dict[str, Any], height: int, width: int) -> bool:
+    """Whether an annotation of an image of this size is an object to learn."""
+    x, y, w, h = annotation["bbox"]
+    inside = min(x + w, width) - max(x, 0), min(y + h, height) - max(y, 0)
+    object_to_learn = not annotation.get("iscrowd") and not annotation.get("ignore")
+    return bool(object_to_learn and annotation.get("area", 1) > 0 and min(w, h) >= 1 and min(inside) > 0)
+
+
+def require_folder(folder: Path, path: Path, hint: str = "") -> None:
+    """Raise UserError unless the folder of the images of the file `path` is there."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; expected the images of {path} there{hint}")
 
 
 def read_json(path: Path, hint: str = "") -> Any:

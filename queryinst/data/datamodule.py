@@ -13,6 +13,7 @@ from queryinst.config import AugmentationConfig, DataConfig
 from queryinst.data import shapes
 from queryinst.data.coco import Categories, CocoDataset, CocoFile, ImageFile, Sample, check_header
 from queryinst.data.collate import EpochSampler, FixedSampler, collate
+from queryinst.data.locate import locate
 from queryinst.data.transforms import EvaluationGeometry, TrainGeometry
 from queryinst.errors import UserError
 from queryinst.structures import Batch
@@ -159,17 +160,7 @@ class CocoDataModule(pl.LightningDataModule):
 
 def open_split(data: DataConfig, split: str, hint: str | None = None) -> CocoFile:
     """The annotation file of "train" or "val"; `hint` ends the sentence where something is not there."""
-    root = Path(data.root)
-    hint = hint or (
-        f" (data.root={data.root}; set data.root=FOLDER, data.{split}_annotations=FILE and data.{split}_images=FOLDER "
-        "to yours; COCO itself is at https://cocodataset.org/#download)"
-    )
-    if not root.is_dir():
-        raise UserError(f"the data folder {root} does not exist{hint}")
-    images, annotations = (
-        (data.train_images, data.train_annotations) if split == "train" else (data.val_images, data.val_annotations)
-    )
-    return CocoFile(root / annotations, root / images, hint)
+    return CocoFile(*locate(data, split, hint))
 
 
 def loader(dataset: CocoDataset, sampler: Any, batch: int, workers: int) -> DataLoader[Sample]:

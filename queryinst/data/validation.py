@@ -1,17 +1,30 @@
-"""What must hold of a COCO annotation file before anything is read from it."""
+"""What must hold of a COCO annotation file before anything is read from it.
 
+Training stops at the first fault; the doctor counts them all.
+"""
+
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from queryinst.errors import UserError
 from queryinst.ops.masks import run_lengths
 
 LARGEST = 1_000_000  # pixels: no side, no coordinate is beyond this
 FIELDS = {
+    "categories": ("id", "name"),
     "images": ("id", "file_name", "height", "width"),
     "annotations": ("id", "image_id", "category_id", "bbox", "segmentation"),
-    "categories": ("id", "name"),
 }
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong."""
+
+    code: str  # the kind, a key of queryinst.data.faults.RULES
+    where: str  # what it concerns, such as "image 5"
+    sentence: str  # goes on from the file's name
+    entry: Any = None  # the entry of the file, where it is one
 
 
 def check_content(content: Any, path: Path) -> None:
@@ -20,56 +33,112 @@ def check_content(content: Any, path: Path) -> None:
     Raises:
         UserError: the first fault, with the ids of the image and annotation it concerns.
     """
+    fault = next(faults(content), None)
+    if fault:
+        raise UserError(f"{path}{fault.sentence}")
+
+
+def faults(content: Any) -> Iterator[Fault]:
+    """All that makes a file unusable, whatever JSON it holds. An entry with a fault may have more of them."""
     if not isinstance(content, dict) or not all(isinstance(content.get(name), list) for name in FIELDS):
         found = ", ".join(content) if isinstance(content, dict) else type(content).__name__
-        raise UserError(
-            f"{path} is not a COCO annotation file: it needs the lists images, annotations and categories; "
-            f"it has {found or 'nothing'}"
+        yield Fault(
+            "not-coco",
+            "the file",
+            " is not a COCO annotation file: it needs the lists images, annotations and categories; "
+            f"it has {found[:200] or 'nothing'}",
         )
+        return
+    whole: dict[str, list[dict[str, Any]]] = {}
     for name, wanted in FIELDS.items():
+        whole[name] = []
         for position, entry in enumerate(content[name]):
             missing = [field for field in wanted if not isinstance(entry, dict) or field not in entry]
             if missing:
-                where = f"entry {position}" if not isinstance(entry, dict) or "id" not in entry else f"id {entry['id']}"
-                raise UserError(
-                    f"{path}: {name}, {where}, has no {' and no '.join(missing)}; COCO asks for {', '.join(wanted)}"
-                )
+                where = f"entry {position}" if not isinstance(entry, dict) or "id" not in entry else _id(entry)
+                lacks = f": {name}, {where}, has no {' and no '.join(missing)}; COCO asks for {', '.join(wanted)}"
+                yield Fault("missing-field", f"{name} {where}", lacks, entry)
+            else:
+                whole[name].append(entry)
     if not content["categories"]:
-        raise UserError(f"{path} has no categories; a model needs at least one class to learn")
+        yield Fault("no-categories", "the file", " has no categories; a model needs at least one class to learn")
     if not content["images"]:
-        raise UserError(f"{path} has no images")
-    sizes = _unique(content["images"], "images", path)
-    categories = _unique(content["categories"], "categories", path)
-    names = [category["name"] for category in content["categories"]]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"{path}: two categories are called '{twice}'; give each its own name")
-    for image in content["images"]:
-        if not isinstance(image["file_name"], str) or not image["file_name"]:
-            raise UserError(f"{path}: image {image['id']} has file_name {image['file_name']!r}; wanted a file's name")
-        if not (_positive(image["height"]) and _positive(image["width"])):
-            raise UserError(
-                f"{path}: image {image['id']} has width {str(image['width'])[:20]} and height "
-                f"{str(image['height'])[:20]}; both must be positive whole numbers, and at most {LARGEST}"
-            )
-    for annotation in content["annotations"]:
+        yield Fault("no-images", "the file", " has no images")
+    yield from _id_faults(whole["images"], "images")
+    yield from _id_faults(whole["categories"], "categories")
+    yield from _name_faults(whole["categories"])
+    unusable = set()
+    for fault in _image_faults(whole["images"]):
+        unusable.add(id(fault.entry))
+        yield fault
+    # An entry that lacks something is there all the same: its annotations are not to blame.
+    sized = {id(image) for image in whole["images"]} - unusable
+    images = {key: image if id(image) in sized else None for key, image in _by_id(content["images"]).items()}
+    categories = _by_id(content["categories"])
+    for annotation in whole["annotations"]:
         try:
-            _check_annotation(annotation, sizes, categories, path)
+            yield from _annotation_faults(annotation, images, categories)
         except (TypeError, ValueError, OverflowError, IndexError) as error:  # a value of a kind nobody thinks of
-            raise UserError(f"{path}: annotation {annotation['id']} cannot be understood: {error}") from None
-    if content["annotations"] and not any(annotation.get("area", 1) for annotation in content["annotations"]):
-        raise UserError(f"{path}: every annotation has area 0, which means nothing to learn; correct or remove `area`")
+            where, sentence = f"annotation {_short(annotation['id'])}", f"cannot be understood: {error}"
+            yield Fault("not-understood", where, f": {where} {sentence}", annotation)
+    annotations = whole["annotations"]
+    if annotations and not any(annotation.get("area", 1) for annotation in annotations):
+        nothing = ": every annotation has area 0, which means nothing to learn; correct or remove `area`"
+        yield Fault("area-all-zero", "the file", nothing)
 
 
-def _unique(entries: list[Any], name: str, path: Path) -> dict[int, Any]:
-    by_id: dict[int, Any] = {}
+def whole_number(value: Any) -> bool:
+    """Whether a value can be an id: an integer, and not true or false."""
+    return type(value) is int
+
+
+def _short(value: Any) -> str:
+    try:
+        return str(value)[:60]
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a list of a thousand depths
+        return f"a {type(value).__name__} too large to write"
+
+
+def _id(entry: dict[str, Any]) -> str:
+    return f"id {_short(entry['id'])}"
+
+
+def _by_id(entries: list[Any]) -> dict[int, Any]:
+    return {entry["id"]: entry for entry in entries if isinstance(entry, dict) and whole_number(entry.get("id"))}
+
+
+def _id_faults(entries: list[Any], name: str) -> Iterator[Fault]:
+    seen: set[int] = set()
     for entry in entries:
-        if not isinstance(entry["id"], int):
-            raise UserError(f"{path}: {name}: an id is {entry['id']!r}; ids must be whole numbers")
-        if entry["id"] in by_id:
-            raise UserError(f"{path}: {name}: id {entry['id']} occurs twice")
-        by_id[entry["id"]] = entry
-    return by_id
+        if not whole_number(entry["id"]):
+            wrong = f": {name}: an id is {_short(repr(entry['id']))}; ids must be whole numbers"
+            yield Fault("id-kind", f"{name} {_id(entry)}", wrong, entry)
+        elif entry["id"] in seen:
+            twice = f": {name}: {_id(entry)} occurs twice"
+            yield Fault(f"duplicate-{name}-id", f"{name} {_id(entry)}", twice, entry)
+        else:
+            seen.add(entry["id"])
+
+
+def _name_faults(categories: list[Any]) -> Iterator[Fault]:
+    seen: set[str] = set()
+    for category in categories:
+        name = category["name"] if isinstance(category["name"], str) else _short(category["name"])
+        if name in seen:
+            sentence = f": two categories are called '{_short(name)}'; give each its own name"
+            yield Fault("duplicate-category-name", f"category {_short(category['id'])}", sentence, category)
+        seen.add(name)
+
+
+def _image_faults(images: list[Any]) -> Iterator[Fault]:
+    for image in images:
+        where, name = f"image {_short(image['id'])}", image["file_name"]
+        if not isinstance(name, str) or not name:
+            yield Fault("file-name", where, f": {where} has file_name {_short(name)}; wanted a file's name", image)
+        if not (_positive(image["height"]) and _positive(image["width"])):
+            sizes = f"width {_short(image['width'])[:20]} and height {_short(image['height'])[:20]}"
+            wanted = f"both must be positive whole numbers, and at most {LARGEST}"
+            yield Fault("size-field", where, f": {where} has {sizes}; {wanted}", image)
 
 
 def _positive(value: Any) -> bool:
@@ -80,65 +149,83 @@ def _number(value: Any) -> bool:
     return type(value) in (int, float) and -LARGEST <= value <= LARGEST  # not a NaN, and not a bool
 
 
-def _check_annotation(
-    annotation: dict[str, Any], images: dict[int, Any], categories: dict[int, Any], path: Path
-) -> None:
-    where = f"{path}: annotation {annotation['id']} of image {annotation['image_id']}"
+def _annotation_faults(
+    annotation: dict[str, Any], images: dict[int, Any], categories: dict[int, Any]
+) -> Iterator[Fault]:
+    """Of one annotation; `images` has None where an image has no usable size."""
+    image = images.get(annotation["image_id"])
     if annotation["image_id"] not in images:
-        raise UserError(
-            f"{path}: annotation {annotation['id']} names image {annotation['image_id']}, "
-            f"which is not among the {len(images)} images"
-        )
+        wrong = f"names image {_short(annotation['image_id'])}, which is not among the {len(images)} images"
+        yield _fault(annotation, "dangling-image", wrong)
     if annotation["category_id"] not in categories:
         known = ", ".join(map(str, sorted(categories)[:10])) + (", ..." if len(categories) > 10 else "")
-        raise UserError(
-            f"{where} names category {annotation['category_id']}, which is not among the categories ({known})"
-        )
+        wrong = f"names category {_short(annotation['category_id'])}, which is not among the categories ({known})"
+        yield _fault(annotation, "unknown-category", wrong)
     box = annotation["bbox"]
     if not (isinstance(box, list) and len(box) == 4 and all(map(_number, box))):
-        raise UserError(
-            f"{where} has box {str(box)[:80]}; wanted four numbers x, y, width, height, finite and at most {LARGEST}"
+        wanted = f"wanted four numbers x, y, width, height, finite and at most {LARGEST}"
+        yield _fault(annotation, "box-values", f"has box {_short(box)}; {wanted}")
+    elif box[2] < 0 or box[3] < 0:
+        yield _fault(
+            annotation, "box-negative", f"has box {box}, whose width or height is negative; wanted x, y, width, height"
         )
-    if box[2] < 0 or box[3] < 0:
-        raise UserError(f"{where} has box {box}, whose width or height is negative; wanted x, y, width, height")
     if annotation.get("iscrowd", 0) not in (0, 1):
-        raise UserError(f"{where} has iscrowd {annotation['iscrowd']!r}; wanted 0 or 1")
+        yield _fault(annotation, "iscrowd-value", f"has iscrowd {_short(annotation['iscrowd'])}; wanted 0 or 1")
     if not isinstance(annotation.get("area", 1), int | float):
-        raise UserError(f"{where} has area {annotation['area']!r}; wanted a number of pixels, or no `area` at all")
-    fault = _mask_fault(annotation["segmentation"], images[annotation["image_id"]])
-    if fault:
-        raise UserError(f"{where} has {fault}")
+        wanted = "wanted a number of pixels, or no `area` at all"
+        yield _fault(annotation, "area-value", f"has area {_short(annotation['area'])}; {wanted}")
+    mask = _mask_fault(annotation["segmentation"], image)
+    if mask:
+        yield _fault(annotation, mask[0], f"has {mask[1]}")
 
 
-def _mask_fault(segmentation: Any, image: dict[str, Any]) -> str | None:
-    """What is wrong with a mask, in words that go on from "has", or None."""
+def _fault(annotation: dict[str, Any], code: str, wrong: str) -> Fault:
+    where = f"annotation {_short(annotation['id'])}"
+    of_image = "" if code == "dangling-image" else f" of image {_short(annotation['image_id'])}"
+    return Fault(code, where, f": {where}{of_image} {wrong}", annotation)
+
+
+def _mask_fault(segmentation: Any, image: dict[str, Any] | None) -> tuple[str, str] | None:
+    """The kind of what is wrong with a mask, and words that go on from "has"; or None."""
     if isinstance(segmentation, list):
         if not segmentation:
-            return "no mask (an empty segmentation); wanted polygons or RLE"
+            return "mask-empty", "no mask (an empty segmentation); wanted polygons or RLE"
         for polygon in segmentation:
             if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-                length = len(polygon) if isinstance(polygon, list) else repr(polygon)
-                return f"a polygon of {length} numbers; wanted x, y of three points or more"
+                length = len(polygon) if isinstance(polygon, list) else _short(repr(polygon))
+                return "polygon-points", f"a polygon of {length} numbers; wanted x, y of three points or more"
             if not all(map(_number, polygon)):
-                return f"a polygon with a value that is no finite number of pixels, at most {LARGEST}"
+                return (
+                    "polygon-values",
+                    f"a polygon with a value that is no finite number of pixels, at most {LARGEST}",
+                )
         return None
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
-        return f"a segmentation that is neither polygons nor RLE: {str(segmentation)[:60]}"
-    if segmentation["size"] != [image["height"], image["width"]]:
+        return "mask-kind", f"a segmentation that is neither polygons nor RLE: {_short(segmentation)}"
+    if image is None:
+        return None  # without its image there is no telling
+    height, width = image["height"], image["width"]
+    if segmentation["size"] != [height, width]:
         return (
-            f"an RLE of size {segmentation['size']}; its image is [{image['height']}, {image['width']}] (height, width)"
+            "rle-size",
+            f"an RLE of size {_short(segmentation['size'])}; its image is [{height}, {width}] (height, width)",
         )
-    counts, pixels = segmentation["counts"], image["height"] * image["width"]
+    wrong = _runs_fault(segmentation, height * width)
+    return ("rle-counts", wrong) if wrong else None
+
+
+def _runs_fault(rle: dict[str, Any], pixels: int) -> str | None:
+    counts = rle["counts"]
     if isinstance(counts, list):
         if not all(type(run) is int and run >= 0 for run in counts):
             return "an RLE with a run that is no whole number of pixels"
         total = sum(counts)
     elif isinstance(counts, str) and counts and counts.isascii():
         try:
-            runs = run_lengths(segmentation)
+            runs = run_lengths(rle)
         except (ValueError, IndexError):
             return "a compressed RLE that cannot be read"
         total = int(runs.sum()) if (runs >= 0).all() else -1
     else:
-        return f"an RLE with counts {str(counts)[:40]!r}; wanted a list of runs, or COCO's compressed text"
+        return f"an RLE with counts {_short(counts)[:40]!r}; wanted a list of runs, or COCO's compressed text"
     return None if total == pixels else f"an RLE whose runs do not make up the {pixels} pixels of its image"

@@ -113,6 +113,13 @@ def decode(rle: Rle) -> LocalMask:
     return LocalMask(bitmap[rows[0] : rows[-1] + 1].astype(np.uint8), int(left), int(rows[0]))
 
 
+def bounds(rle: Rle) -> tuple[float, float, float, float]:
+    """x1, y1, x2, y2 of the ones of an RLE, compressed or not; all 0 where there are none."""
+    code = coco_mask.frPyObjects(rle, *rle["size"]) if isinstance(rle["counts"], list) else rle
+    x, y, width, height = coco_mask.toBbox(code).tolist()
+    return x, y, x + width, y + height
+
+
 def rasterise(polygons: Polygons, height: int, width: int) -> NDArray[np.uint8]:
     """Polygons in pixels of a (height, width) frame to its bitmap; they may leave the frame."""
     codes = coco_mask.frPyObjects([polygon.ravel().tolist() for polygon in polygons], height, width)

@@ -15,6 +15,7 @@ import torch
 
 from queryinst import __version__
 from queryinst.config import TrainConfig
+from queryinst.errors import UserError
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "numpy", "pycocotools")
 
@@ -24,6 +25,20 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(_plain(content), indent=2) + "\n")
     os.replace(partial, path)
+
+
+def require_writable(file: Path, setting: str, example: str) -> None:
+    """Before the work, not after it. Makes the folder. Raises UserError, naming the setting."""
+    try:
+        if file.is_dir() or not file.name:
+            raise UserError(f"{setting}={file} is a folder; give a file, such as {file / example}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a"):
+            pass
+        if not file.stat().st_size:
+            file.unlink()
+    except OSError as error:
+        raise UserError(f"{setting}={file} cannot be written ({error.strerror}); give another file") from None
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from queryinst.ops.masks import LocalMask, area, decode, encode, paste, rasterise, run_lengths
+from queryinst.ops.masks import LocalMask, area, bounds, decode, encode, paste, rasterise, run_lengths
 
 sides = st.integers(1, 90)
 
@@ -58,6 +58,9 @@ def test_decode_gives_the_bitmap_back_in_its_own_box(height: int, width: int, se
     assert coco_mask.frPyObjects(uncompressed, height, width) == rle
     as_text = {**rle, "counts": rle["counts"].decode()}
     assert (decode(as_text).bitmap == decode(uncompressed).bitmap).all()
+    high, wide = local.bitmap.shape
+    box = (local.left, local.top, local.left + wide, local.top + high) if local.bitmap.any() else (0, 0, 0, 0)
+    assert bounds(as_text) == bounds(uncompressed) == box
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,126 @@
+"""What the doctor finds in image files, and images that two splits share."""
+
+import hashlib
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from PIL import ExifTags, Image
+from rich.console import Console
+from rich.progress import track
+
+from queryinst.data.doctor_annotations import Listed
+from queryinst.data.faults import Findings
+
+T = TypeVar("T")
+TURNED = 5  # from this EXIF orientation on, rows are columns
+BATCH = 1024  # images given to the threads at a time, so that an interruption is heard
+
+
+def examine(images: list[Listed], split: str, findings: Findings, decode: bool, threads: int) -> None:
+    """Collect the faults of image files, whatever bytes they hold.
+
+    Args:
+        images: what the annotation file lists.
+        split: "train" or "val".
+        findings: where faults are added.
+        decode: read every pixel; otherwise headers only, which says nothing about a file's end.
+        threads: files at a time.
+    """
+    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+        warnings.simplefilter("ignore")  # Pillow's, on sizes and EXIF notes
+        batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+        found = (result for batch in batches for result in pool.map(lambda image: faults(image, decode), batch))
+        for image, codes in zip(images, _progress(found, f"reading {split} images", len(images)), strict=True):
+            for code in codes:
+                findings.add(split, code, image.where)
+
+
+def faults(image: Listed, decode: bool) -> list[str]:
+    """The kinds of fault of one image file."""
+    found: list[str] = []
+    opened = False
+    try:
+        with Image.open(image.path) as picture:
+            opened = True
+            found += _header_faults(picture, image)
+            if decode:
+                picture.load()
+    except FileNotFoundError:
+        return ["image-missing"]
+    except Exception:  # damaged bytes bring a decoder to any exception
+        found.append("image-truncated" if opened else "image-unreadable")
+    return found
+
+
+def _header_faults(picture: Image.Image, image: Listed) -> Iterator[str]:
+    orientation = _orientation(picture)
+    if image.height is not None and picture.size != (image.width, image.height):
+        turned = orientation >= TURNED and picture.size == (image.height, image.width)
+        yield "image-turned" if turned else "image-size"
+    elif orientation != 1:
+        yield "image-rotated"
+    if picture.mode.startswith(("I", "F")):
+        yield "image-16-bit"
+    elif _rawmode(picture).partition(";")[2].startswith("16"):
+        yield "image-reduced"
+    if picture.mode == "CMYK":
+        yield "image-cmyk"
+    if picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
+        yield "image-alpha"
+    if getattr(picture, "n_frames", 1) > 1:
+        yield "image-frames"
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:  # as Pillow's base class does it: that of PNG decodes the whole file, for a note that may follow the pixels
+        orientation = Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1)
+    except Exception:  # a damaged note harms nobody: training does not read it
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _rawmode(picture: Image.Image) -> str:
+    """How pixels are stored, such as "RGB;16B"."""
+    tile = getattr(picture, "tile", None)
+    arguments = tile[0][3] if tile else ""
+    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return first if isinstance(first, str) else ""
+
+
+def shared(train: list[Listed], val: list[Listed]) -> Iterator[str]:
+    """The validation images whose very bytes are also a training image. Reads only files of equal length."""
+    by_length: dict[int, list[Listed]] = {}
+    for image in train:
+        by_length.setdefault(_length(image), []).append(image)
+    digests: dict[int, dict[bytes, Listed]] = {}
+    for image in _progress(val, "comparing splits", len(val)):
+        length = _length(image)
+        if length <= 0 or length not in by_length:
+            continue
+        if length not in digests:
+            digests[length] = {_digest(other): other for other in by_length[length]}
+        twin = digests[length].get(_digest(image))
+        if twin:
+            yield f"{image.where} is {twin.where}"
+
+
+def _progress(items: Iterable[T], description: str, total: int) -> Iterable[T]:
+    """A bar on a terminal, and nothing elsewhere; never on standard output, which may be JSON."""
+    console = Console(stderr=True)
+    return track(items, description, total, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _length(image: Listed) -> int:
+    try:
+        return image.path.stat().st_size
+    except (OSError, ValueError):  # not there, or no possible name: said elsewhere
+        return 0
+
+
+def _digest(image: Listed) -> bytes:
+    try:
+        return hashlib.blake2b(image.path.read_bytes(), digest_size=16).digest()
+    except OSError:
+        return image.where.encode()  # like no other

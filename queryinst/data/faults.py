@@ -1,0 +1,144 @@
+"""The kinds of fault that the doctor knows, as one table, and where it collects what it finds."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+FIRST = 5  # examples kept of each kind
+
+
+class Rule(NamedTuple):
+    """A kind of fault. An error stops training or falsifies its result; with a warning it goes on."""
+
+    severity: str
+    meaning: str
+    advice: str
+
+
+def _rules(severity: str, *rows: tuple[str, str, str]) -> dict[str, Rule]:
+    return {code: Rule(severity, meaning, advice) for code, meaning, advice in rows}
+
+
+RULES = {
+    # The annotation file by itself: what queryinst.data.validation finds, and training stops at.
+    **_rules(
+        "error",
+        ("not-coco", "not a COCO annotation file", "give a JSON file with the lists images, annotations, categories"),
+        ("not-json", "the file is no JSON", "it may be cut short: copy or export it again"),
+        ("missing-field", "an entry lacks a field that COCO asks for", "export with all fields, or remove the entry"),
+        ("no-categories", "there are no categories", "list the classes in `categories`"),
+        ("no-images", "there are no images", "list the images in `images`"),
+        ("id-kind", "an id is not a whole number", "number the entries; ids as text are not COCO"),
+        ("duplicate-images-id", "two images have one id", "give each image its own id; do not just join two files"),
+        ("duplicate-categories-id", "two categories have one id", "give each category its own id"),
+        ("duplicate-category-name", "two categories have one name", "join them, or give each its own name"),
+        ("file-name", "an image has no file name", "write the file's name, from the image folder, into file_name"),
+        ("size-field", "width or height is no positive whole number", "write the size of the stored pixels"),
+        ("dangling-image", "an annotation names an unlisted image", "add the image, or remove the annotation"),
+        ("unknown-category", "an annotation names an unlisted category", "add the category, or correct the annotation"),
+        ("box-values", "a box is not four finite numbers", "write x, y, width, height in pixels"),
+        ("box-negative", "a box has a negative width or height", "write x, y of the top left corner, width, height"),
+        ("iscrowd-value", "iscrowd is neither 0 nor 1", "1 marks a region of uncounted objects; 0 is an object"),
+        ("area-value", "area is no number", "write the mask's pixels, or leave `area` out"),
+        ("area-all-zero", "every area is 0, so nothing is learned", "write the masks' pixels, or leave `area` out"),
+        ("mask-empty", "an annotation has no mask", "draw one; boxes alone do not train masks"),
+        ("mask-kind", "a mask is neither polygons nor RLE", "write COCO's polygons or RLE, not a file's name"),
+        ("polygon-points", "a polygon has fewer than three points, or half a point", "remove or redraw it"),
+        ("polygon-values", "a polygon has a coordinate that is no finite number", "remove or redraw it"),
+        ("rle-size", "an RLE is of another size than its image", "size is [height, width]; encode at the image's size"),
+        ("rle-counts", "an RLE is damaged or does not cover its image", "encode it again with pycocotools"),
+        ("not-understood", "an annotation holds values of an unknown kind", "compare it with COCO's format"),
+    ),
+    # Files that can be read and teach the wrong thing, or nothing.
+    **_rules(
+        "error",
+        ("box-xyxy", "boxes look like x1, y1, x2, y2", "write x, y, width, height"),
+        ("box-outside", "a box lies outside its image", "was the image resized or cropped after it was annotated?"),
+        ("mask-far-from-box", "box and mask are in different places", "compute the box from the mask"),
+        ("labels-shifted", "category ids look counted from 0 here and from 1 there", "add or subtract 1 throughout"),
+        ("no-objects", "there is no object to learn or find", "crowd regions and boxes below a pixel do not count"),
+        ("duplicate-file", "two images name one file", "put all annotations of a picture under one image"),
+        ("categories-shifted", "the ids of the same categories are shifted by one", "use one list in both files"),
+        ("categories-differ", "the two files have different categories", "use one list of categories in both files"),
+        ("shared-image", "an image is in both train and val", "remove it from one; val scores would be too good"),
+    ),
+    **_rules(
+        "warning",
+        ("duplicate-annotation-id", "two annotations have one id", "number them; other tools drop all but one"),
+        ("annotation-id-0", "an annotation has the id 0", "count from 1; pycocotools takes 0 for no match"),
+        ("labels-shifted-between", "objects of the two files are one category id apart", "does one count from 0?"),
+        ("duplicate-object", "an object is annotated twice", "remove one of the two"),
+        ("box-overhangs", "a box leaves its image by more than 2 pixels", "clip it; was the image cropped?"),
+        ("box-degenerate", "a box is less than a pixel wide or high", "it is not learned: remove or redraw it"),
+        ("mask-flat", "a mask has no extent", "it is a line or a point: redraw it"),
+        ("polygon-outside", "a polygon leaves its image by more than 2 pixels", "clip it; was the image cropped?"),
+        ("area-not-positive", "an area is not above 0", "it is not learned: write the mask's pixels"),
+        ("area-above-box", "an area is larger than its box", "write the mask's pixels; AP by size depends on it"),
+        ("crowd-without-rle", "a crowd region is polygons, not RLE", "is it an object? then iscrowd is 0"),
+        ("category-unused", "a category has no objects", "nothing can be learned or measured of it"),
+        ("category-name", "a category's name is no text", "write a name; it is shown in results and pictures"),
+        ("image-without-objects", "an image has no objects", "train leaves it out unless data.keep_empty=true"),
+        ("image-small", "a training image is smaller than data.min_image_side", "it is left out; lower the setting"),
+        ("file-name-path", "a file name is absolute or has backslashes", "write it from the image folder, with /"),
+    ),
+    # The image files.
+    **_rules(
+        "error",
+        ("image-missing", "an image file does not exist", "check data.*_images, and upper and lower case"),
+        ("image-unreadable", "a file is no image that can be read", "export it again as JPEG or PNG"),
+        ("image-truncated", "an image file ends early or is damaged inside", "copy or download it again"),
+        ("image-size", "an image is of another size than its entry says", "annotate the pixels that are stored"),
+        ("image-turned", "an image lies on its side: EXIF turns it to the size in the file", "store it upright"),
+        ("image-16-bit", "pixels of 16 bits or more", "convert it to 8 bits a channel, with a scaling you choose"),
+    ),
+    **_rules(
+        "warning",
+        ("image-rotated", "an image has an EXIF note to turn it", "boxes count on stored pixels: remove the note"),
+        ("image-cmyk", "an image has CMYK colours", "convert it to RGB, or its colours may be off"),
+        ("image-reduced", "16 bits a channel are cut to 8", "convert it to 8 bits with a scaling you choose"),
+        ("image-alpha", "an image has transparency, which is dropped", "flatten it onto the background you mean"),
+        ("image-frames", "a file has several frames, of which the first is read", "store frames one a file"),
+    ),
+}
+
+
+def plain(text: str) -> str:
+    """Text that every terminal takes on one line: half characters and line breaks become escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class Finding(NamedTuple):
+    """A kind of fault in one split: how often, and the first of them."""
+
+    code: str
+    split: str
+    times: int
+    first: list[str]
+
+    @property
+    def rule(self) -> Rule:
+        return RULES[self.code]
+
+
+class Findings:
+    """Counts faults by kind and split, and keeps the first few of each."""
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[str, str], list[str]] = {}
+        self._counts: dict[tuple[str, str], int] = {}
+
+    def add(self, split: str, code: str, where: str) -> None:
+        key = code, split
+        self._counts[key] = self._counts.get(key, 0) + 1
+        first = self._first.setdefault(key, [])
+        if len(first) < FIRST:
+            first.append(plain(where))
+
+    def __iter__(self) -> Iterator[Finding]:
+        """Errors before warnings, as RULES has them."""
+        order = {code: (rule.severity, number) for number, (code, rule) in enumerate(RULES.items())}
+        for key in sorted(self._counts, key=lambda key: order[key[0]]):
+            yield Finding(*key, self._counts[key], self._first[key])
+
+    def count(self, severity: str) -> int:
+        """How many faults of "error" or "warning" there are."""
+        return sum(finding.times for finding in self if finding.rule.severity == severity)
