@@ -1,5 +1,7 @@
 """What must hold of a COCO annotation file before anything is read from it."""
 
+import math
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,9 @@ def check_content(content: Any, path: Path) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"{path}: two categories are called '{twice}'; give each its own name")
+    odd = next((name for name in names if any(unicodedata.category(c) in ("Cc", "Cs") for c in str(name))), None)
+    if odd is not None:  # it could not be printed
+        raise UserError(f"{path}: a category is called {odd!r}; wanted text without control characters")
     for image in content["images"]:
         if not isinstance(image["file_name"], str) or not image["file_name"]:
             raise UserError(f"{path}: image {image['id']} has file_name {image['file_name']!r}; wanted a file's name")
@@ -64,8 +69,8 @@ def check_content(content: Any, path: Path) -> None:
 def _unique(entries: list[Any], name: str, path: Path) -> dict[int, Any]:
     by_id: dict[int, Any] = {}
     for entry in entries:
-        if not isinstance(entry["id"], int):
-            raise UserError(f"{path}: {name}: an id is {entry['id']!r}; ids must be whole numbers")
+        if type(entry["id"]) is not int or abs(entry["id"]) >= 2**63:
+            raise UserError(f"{path}: {name}: an id is {entry['id']!r}; ids must be whole numbers of at most 64 bits")
         if entry["id"] in by_id:
             raise UserError(f"{path}: {name}: id {entry['id']} occurs twice")
         by_id[entry["id"]] = entry
@@ -103,8 +108,10 @@ def _check_annotation(
         raise UserError(f"{where} has box {box}, whose width or height is negative; wanted x, y, width, height")
     if annotation.get("iscrowd", 0) not in (0, 1):
         raise UserError(f"{where} has iscrowd {annotation['iscrowd']!r}; wanted 0 or 1")
-    if not isinstance(annotation.get("area", 1), int | float):
-        raise UserError(f"{where} has area {annotation['area']!r}; wanted a number of pixels, or no `area` at all")
+    if not (isinstance(annotation.get("area", 1), int | float) and math.isfinite(annotation.get("area", 1))):
+        raise UserError(
+            f"{where} has area {annotation['area']!r}; wanted a finite number of pixels, or no `area` at all"
+        )
     fault = _mask_fault(annotation["segmentation"], images[annotation["image_id"]])
     if fault:
         raise UserError(f"{where} has {fault}")
