@@ -45,7 +45,7 @@ class Scene:
 def diagnose(content: dict[str, Any], results: list[dict[str, Any]]) -> str:
     """What predictions look like against the ground truth, and which known faults the numbers point to.
 
-    Costs the same for any data set: at most 500 of its images are compared.
+    Boxes and masks of at most 500 images are compared: about a second where there are 5,000 with 100 predictions each.
 
     Args:
         content: a COCO content, its images and annotations restricted to those that were evaluated.
