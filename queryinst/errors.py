@@ -3,9 +3,20 @@
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 1000  # characters of a sentence
+
 
 class UserError(Exception):
-    """Something the user gave is wrong. Commands print the sentence without a traceback and exit with code 2."""
+    """Something the user gave is wrong. Commands print the sentence without a traceback and exit with code 2.
+
+    It is one line that any terminal can show, whatever of the user's files it cites: control characters are escaped,
+    and of a very long one the middle is left out.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        line = " ".join(sentence.splitlines())
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}")
 
 
 class Stopped(Exception):  # noqa: N818 - nothing is wrong

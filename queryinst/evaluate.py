@@ -56,6 +56,8 @@ def main(config: EvaluateConfig) -> None:
     for stage in stages:
         prefix = "" if stage == -1 else f"stage_{stage + 1}/"
         print(f"{f'stage {stage + 1}' if prefix else ''}\n{table(module.metrics, source.categories.names, prefix)}")
+    if evaluators[stages[-1]].diagnosis:
+        print(f"\nwhy AP is nearly 0: {evaluators[stages[-1]].diagnosis}")
     if config.output:
         write(
             Path(config.output),

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from queryinst.config import CriterionConfig
 from queryinst.criterion import losses
-from queryinst.criterion.matcher import Matcher, NonFiniteError
+from queryinst.criterion.matcher import Matcher, NonFiniteError, require_finite
 from queryinst.ops import boxes as box_ops
 from queryinst.ops.roi import STRIDES
 from queryinst.structures import Matches, StageOutput, Targets
@@ -71,11 +71,23 @@ class Criterion:
         return sums * self.weights.to(sums.device) / self._pairs(matches)
 
     @staticmethod
-    def require_finite(losses: Tensor) -> None:
-        """Raise NonFiniteError with the stage and the term of the first loss (S, 4) that is NaN or infinite."""
+    def require_finite(
+        losses: Tensor, stages: list[StageOutput], masks: list[Tensor], matches: Matches, targets: Targets
+    ) -> None:
+        """Raise NonFiniteError where a loss (S, 4) is NaN or infinite.
+
+        Names what made it so, with stage and image: ground truth, logits, boxes or masks (arguments of `__call__`);
+        or the stage and term of the loss, where all of them are finite.
+        """
         values = losses.detach().cpu()
-        for stage, term in torch.nonzero(~values.isfinite())[:1].tolist():
-            raise NonFiniteError(f"the loss '{TERMS[term]}' of stage {stage + 1} is {values[stage, term].item()}")
+        if values.isfinite().all():
+            return
+        require_finite(stages, targets)
+        for number, logits in enumerate(masks, 1):
+            for row in torch.nonzero(~logits.isfinite().flatten(1).all(1))[:1].flatten().tolist():
+                raise NonFiniteError(f"stage {number} gives NaN or infinite masks", int(matches.image[row]))
+        stage, term = torch.nonzero(~values.isfinite())[0].tolist()
+        raise NonFiniteError(f"the loss '{TERMS[term]}' of stage {stage + 1} is {values[stage, term].item()}")
 
     @staticmethod
     def _pairs(matches: Matches) -> Tensor:

@@ -1,5 +1,6 @@
 """Which query answers for which ground truth: one assignment per image and stage ("Hungarian matching")."""
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -41,17 +42,19 @@ class Matcher:
             sizes: (B, 2) height, width of the images.
 
         Raises:
-            NonFiniteError: a logit or box is NaN or infinite.
+            NonFiniteError: a logit, a box or a ground-truth box is NaN or infinite.
         """
         device = sizes.device
         costs = self.costs(stages, targets, sizes).cpu().numpy()
         image, query, target = [], [], []
         start = 0
         for index, count in enumerate(targets.counts):
+            of_image = costs[:, index, :, :count]
             # Without ground truth there is no cost to look at; a broken network then shows in the loss.
-            pairs = [
-                linear_sum_assignment(_finite(cost[index, :, :count], stage, index)) for stage, cost in enumerate(costs)
-            ]
+            if not np.isfinite(of_image).all():
+                require_finite(stages, targets)
+                raise NonFiniteError("the matching costs of finite outputs are NaN or infinite", index)
+            pairs = [linear_sum_assignment(cost) for cost in of_image]
             image.append(torch.full((len(pairs[0][0]),), index))
             query.append(torch.stack([torch.as_tensor(rows) for rows, _ in pairs]))
             target.append(torch.stack([torch.as_tensor(columns) for _, columns in pairs]) + start)
@@ -83,8 +86,15 @@ def _pad(values: Tensor, counts: list[int]) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(list(values.split(counts)), batch_first=True)
 
 
-def _finite(cost, stage: int, image: int):  # type: ignore[no-untyped-def]
-    total = cost.sum()
-    if total != total or abs(total) == float("inf"):
-        raise NonFiniteError(f"stage {stage + 1} gives NaN or infinite logits or boxes", image)
-    return cost
+def require_finite(stages: list[StageOutput], targets: Targets) -> None:
+    """Raise NonFiniteError for the first NaN or infinite ground-truth box, logit or box, with stage and image.
+
+    To be called where something went wrong: it waits for the device.
+    """
+    for image, boxes in enumerate(targets.boxes.split(targets.counts)):
+        if not boxes.isfinite().all():
+            raise NonFiniteError("the ground truth has NaN or infinite boxes", image)
+    for number, stage in enumerate(stages, 1):
+        for name, values in (("logits", stage.logits), ("boxes", stage.boxes)):
+            for image in torch.nonzero(~values.isfinite().flatten(1).all(1))[:1].flatten().tolist():
+                raise NonFiniteError(f"stage {number} gives NaN or infinite {name}", image)

@@ -53,7 +53,9 @@ class CocoDataModule(pl.LightningDataModule):
             (train, self.training_images(), self.data.max_bad_images),
             (val, val.images, 0),
         ):
-            missing = [image for image in images if not image.path.exists()]
+            missing = [
+                image for image in images if not os.path.exists(image.path)
+            ]  # also where no file can be called so
             if len(missing) > allowed:
                 raise UserError(
                     f"{len(missing)} of the {len(images)} images of {source.path} do not exist, "

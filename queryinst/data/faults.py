@@ -31,6 +31,7 @@ RULES = {
         ("duplicate-images-id", "two images have one id", "give each image its own id; do not just join two files"),
         ("duplicate-categories-id", "two categories have one id", "give each category its own id"),
         ("duplicate-category-name", "two categories have one name", "join them, or give each its own name"),
+        ("unprintable-category-name", "a category name has control characters", "write the name as plain text"),
         ("file-name", "an image has no file name", "write the file's name, from the image folder, into file_name"),
         ("size-field", "width or height is no positive whole number", "write the size of the stored pixels"),
         ("dangling-image", "an annotation names an unlisted image", "add the image, or remove the annotation"),

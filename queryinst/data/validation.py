@@ -3,6 +3,7 @@
 Training stops at the first fault; the doctor counts them all.
 """
 
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,8 +89,8 @@ def faults(content: Any) -> Iterator[Fault]:
 
 
 def whole_number(value: Any) -> bool:
-    """Whether a value can be an id: an integer, and not true or false."""
-    return type(value) is int
+    """Whether a value can be an id: an integer of at most 64 bits, and not true or false."""
+    return type(value) is int and abs(value) < 2**63
 
 
 def _short(value: Any) -> str:
@@ -111,7 +112,7 @@ def _id_faults(entries: list[Any], name: str) -> Iterator[Fault]:
     seen: set[int] = set()
     for entry in entries:
         if not whole_number(entry["id"]):
-            wrong = f": {name}: an id is {_short(repr(entry['id']))}; ids must be whole numbers"
+            wrong = f": {name}: an id is {_short(repr(entry['id']))}; ids must be whole numbers of at most 64 bits"
             yield Fault("id-kind", f"{name} {_id(entry)}", wrong, entry)
         elif entry["id"] in seen:
             twice = f": {name}: {_id(entry)} occurs twice"
@@ -128,6 +129,9 @@ def _name_faults(categories: list[Any]) -> Iterator[Fault]:
             sentence = f": two categories are called '{_short(name)}'; give each its own name"
             yield Fault("duplicate-category-name", f"category {_short(category['id'])}", sentence, category)
         seen.add(name)
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+            sentence = f": a category is called {_short(repr(name))}; wanted text without control characters"
+            yield Fault("unprintable-category-name", f"category {_short(category['id'])}", sentence, category)
 
 
 def _image_faults(images: list[Any]) -> Iterator[Fault]:
@@ -171,8 +175,9 @@ def _annotation_faults(
         )
     if annotation.get("iscrowd", 0) not in (0, 1):
         yield _fault(annotation, "iscrowd-value", f"has iscrowd {_short(annotation['iscrowd'])}; wanted 0 or 1")
-    if not isinstance(annotation.get("area", 1), int | float):
-        wanted = "wanted a number of pixels, or no `area` at all"
+    area = annotation.get("area", 1)
+    if not (isinstance(area, int | float) and abs(area) < float("inf")):
+        wanted = "wanted a finite number of pixels, or no `area` at all"
         yield _fault(annotation, "area-value", f"has area {_short(annotation['area'])}; {wanted}")
     mask = _mask_fault(annotation["segmentation"], image)
     if mask:

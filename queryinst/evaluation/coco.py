@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch.distributed as dist
 
+from queryinst.evaluation.diagnosis import diagnose
 from queryinst.ops import masks as mask_ops
 from queryinst.structures import Detections
 
@@ -17,6 +18,7 @@ T = TypeVar("T")
 # Position in COCOeval.stats: the twelve numbers that everybody reports.
 STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 KINDS = ("bbox", "segm")
+NOTHING = 0.001  # an AP below this is explained
 
 
 def of_all_ranks(by_image: dict[int, T]) -> dict[int, T]:
@@ -36,6 +38,9 @@ class CocoEvaluator:
     Args:
         content: the parsed annotation file.
         backend: "pycocotools", or "faster_coco_eval" for the same numbers sooner.
+
+    Attributes:
+        diagnosis: where `compute` found a box or mask AP of nearly 0, a paragraph that says why; else empty.
     """
 
     def __init__(self, content: dict[str, Any], backend: str = "pycocotools") -> None:
@@ -43,6 +48,7 @@ class CocoEvaluator:
         self.content = content
         self.categories = sorted(content["categories"], key=lambda category: category["id"])
         self.results: dict[int, list[dict[str, Any]]] = {}
+        self.diagnosis = ""
 
     def reset(self) -> None:
         """Forget all detections."""
@@ -80,6 +86,8 @@ class CocoEvaluator:
             metrics |= {
                 f"{kind}_AP/{c['name']}": _defined(by_class[:, :, k].mean()) for k, c in enumerate(self.categories)
             }
+        explained = any(metrics[f"{kind}_AP"] < NOTHING for kind in KINDS)
+        self.diagnosis = diagnose(truth, found) if explained else ""
         return metrics
 
     def _evaluate(self, kind: str, truth: dict[str, Any], found: list[dict[str, Any]]) -> tuple[Any, Any]:

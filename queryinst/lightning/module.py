@@ -48,6 +48,7 @@ class QueryInstModule(pl.LightningModule):
         self.training_parts, self.record, self.folder = training, record or {}, folder
         self.seed = int(self.record.get("config", {}).get("seed", 0))
         self._recent: list[Tensor] = []  # losses since they were logged
+        self._batch: Batch | None = None  # the last one that was trained on
         self.metrics: dict[str, float] = {}  # of the last evaluation, NaN where there was nothing to find
 
     def losses(self, batch: Batch) -> Tensor:
@@ -57,8 +58,9 @@ class QueryInstModule(pl.LightningModule):
         output = self.model(batch.images, batch.sizes)
         matches = criterion.match(output.stages, batch.targets, batch.sizes)
         masks = self.model.predict_masks(output, dict(enumerate(matches.rows(batch.targets.labels))))
-        losses = criterion(output.stages, list(masks.values()), matches, batch.targets, batch.sizes)
-        criterion.require_finite(losses)
+        drawn = list(masks.values())
+        losses = criterion(output.stages, drawn, matches, batch.targets, batch.sizes)
+        criterion.require_finite(losses, output.stages, drawn, matches, batch.targets)
         return losses
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -67,6 +69,7 @@ class QueryInstModule(pl.LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self._batch = batch
         try:
             losses = self.losses(batch)
         except NonFiniteError as error:
@@ -76,6 +79,22 @@ class QueryInstModule(pl.LightningModule):
             self._log_losses(torch.stack([recent.to(losses.device) for recent in self._recent]).mean(0))
             self._recent.clear()
         return losses.sum()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Raise UserError where a gradient is NaN or infinite, while the weights are still good."""
+        if self.trainer.precision == "16-mixed":
+            return  # the scaler meets infinite gradients now and then, and leaves out such a step
+        gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+        if torch.nn.utils.get_total_norm(gradients.values()).isfinite():
+            return
+        assert self._batch
+        broken = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
+        what = (
+            f"{len(broken)} gradients are NaN or infinite, first that of {broken[0]},"
+            if broken
+            else "gradients overflow"
+        )
+        raise UserError(self._keep(self._batch, NonFiniteError(what)))
 
     def on_train_epoch_start(self) -> None:
         self._recent.clear()
@@ -98,7 +117,8 @@ class QueryInstModule(pl.LightningModule):
 
     def _keep(self, batch: Batch, error: NonFiniteError) -> str:
         """Write what it takes to repeat a step that failed, and say so."""
-        path = self.folder / f"failed-step-{self.global_step}.pt"
+        rank = f"-device-{self.global_rank}" if self.global_rank else ""  # all of them meet a broken gradient
+        path = self.folder / f"failed-step-{self.global_step}{rank}.pt"
         images = batch.image_ids if error.image is None else [batch.image_ids[error.image]]
         content = {
             "images": batch.images,
@@ -118,6 +138,7 @@ class QueryInstModule(pl.LightningModule):
         output = self.model(batch.images, batch.sizes)
         for stage, evaluator in self.evaluators.items():
             found = detect(self.model, output, batch.sizes, batch.original_sizes, self.postprocess, stage)
+            _require_finite(found, batch.image_ids, stage % len(output.stages) + 1)
             evaluator.update(batch.image_ids, found)
         return found
 
@@ -150,6 +171,16 @@ class QueryInstModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._recent = checkpoint.get("recent_losses", [])
+
+
+def _require_finite(found: list[Detections], image_ids: list[int], stage: int) -> None:
+    for image_id, detections in zip(image_ids, found, strict=True):
+        for name in ("scores", "boxes", "masks"):
+            if not getattr(detections, name).isfinite().all():
+                raise UserError(
+                    f"stage {stage} gives NaN or infinite {name} for image {image_id}: the weights are broken, or "
+                    "trainer.precision is too low for them; go back to an earlier checkpoint"
+                )
 
 
 class Training:

@@ -17,6 +17,7 @@ from queryinst.data.datamodule import CocoDataModule
 from queryinst.errors import UserError
 from queryinst.evaluation.coco import CocoEvaluator
 from queryinst.lightning import loggers as log
+from queryinst.lightning.callbacks.explanation import Explanation
 from queryinst.lightning.callbacks.pictures import Pictures
 from queryinst.lightning.callbacks.progress import RunProgress
 from queryinst.lightning.callbacks.throughput import Throughput
@@ -54,7 +55,8 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
     loggers = log.build_loggers(config.logger, folder, run_id, folder.name, step)
     loggers += instantiate(config.logger.extra, "logger")
     throughput, progress = Throughput(), RunProgress()
-    callbacks: list[pl.Callback] = [throughput, progress, *instantiate(config.callbacks.extra, "callbacks")]
+    callbacks: list[pl.Callback] = [throughput, progress, Explanation(progress.say)]
+    callbacks += instantiate(config.callbacks.extra, "callbacks")
     if config.callbacks.pictures:
         callbacks.append(Pictures(data.file("val"), folder, config.callbacks.pictures, config.callbacks.picture_score))
     trainer = build_trainer(config.trainer, config.optimizer, config.schedule, callbacks, loggers, folder)

@@ -80,9 +80,26 @@ def test_one_pixel_objects():
     assert losses.isfinite().all()
 
 
-def test_a_loss_that_is_not_finite_is_named():
-    losses = torch.ones(3, 4)
-    losses[1, 2] = float("inf")
-    with pytest.raises(NonFiniteError, match="'giou' of stage 2 is inf"):
-        Criterion.require_finite(losses)
-    Criterion.require_finite(torch.ones(3, 4))
+def test_what_is_not_finite_is_named():
+    model, batch = small_model(), random_batch([2, 0, 1])
+    output = model(batch.images, batch.sizes)
+    matches = Criterion(CriterionConfig()).match(output.stages, batch.targets, batch.sizes)
+    masks = [torch.zeros(3, 28, 28) for _ in output.stages]
+    good, bad = torch.ones(2, 4), torch.ones(2, 4)
+    bad[1, 2] = float("inf")
+
+    def image(sentence: str, losses: Tensor = bad) -> int | None:
+        with pytest.raises(NonFiniteError, match=sentence) as caught:
+            Criterion.require_finite(losses, output.stages, masks, matches, batch.targets)
+        return caught.value.image
+
+    Criterion.require_finite(good, output.stages, masks, matches, batch.targets)
+    assert image("the loss 'giou' of stage 2 is inf") is None
+    masks[1][2, 3, 3] = float("nan")
+    assert image("stage 2 gives NaN or infinite masks") == 2
+    output.stages[1].boxes.data[1, 2, 0] = float("inf")
+    assert image("stage 2 gives NaN or infinite boxes") == 1, "an image without ground truth, too"
+    output.stages[0].logits.data[1, 4, 0] = float("nan")
+    assert image("stage 1 gives NaN or infinite logits") == 1
+    batch.targets.boxes[2, 0] = float("nan")
+    assert image("the ground truth has NaN or infinite boxes") == 2

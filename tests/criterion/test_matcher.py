@@ -76,6 +76,6 @@ def test_each_image_is_matched_as_if_alone():
 def test_nan_names_stage_and_image():
     outputs = stages()
     outputs[1].boxes[1, 2] = float("nan")
-    with pytest.raises(NonFiniteError, match="stage 2") as caught:
+    with pytest.raises(NonFiniteError, match="stage 2 gives NaN or infinite boxes") as caught:
         Matcher(CriterionConfig())(outputs, random_targets([3, 2]), SIZES)
     assert caught.value.image == 1

@@ -172,6 +172,10 @@ def change(path: str, value: Any) -> Any:
         (change("categories.1.name", "cat"), "two categories are called 'cat'"),
         (change("annotations.0.area", None), "annotation 7 of image 5 has area None"),
         (change("annotations.0.area", 0), "every annotation has area 0"),
+        (change("annotations.0.area", float("nan")), "annotation 7 of image 5 has area nan"),
+        (change("images.0.id", 2**63), "ids must be whole numbers of at most 64 bits"),
+        (change("categories.0.id", True), "an id is True"),
+        (change("categories.0.name", "a\ud800"), r"a category is called 'a\\ud800'"),
     ],
 )
 def test_faults_are_named(folder: Path, data: Any, sentence: str):

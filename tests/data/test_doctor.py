@@ -302,6 +302,7 @@ WHOLE: dict[str, Break] = {
     "labels-shifted-between": between,
     "categories-differ": whole(lambda content: content["categories"].append({"id": 99, "name": "heart"})),
     "duplicate-category-name": lambda t: category(t, name="circle"),
+    "unprintable-category-name": lambda t: category(t, name="a\nb"),
     "category-name": lambda t: category(t, name=None),
 }
 

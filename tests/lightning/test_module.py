@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,11 +41,11 @@ def test_a_loss_that_is_not_finite_is_named_and_can_be_repeated(tmp_path: Path, 
     conductor, batch = module(tmp_path), random_batch([2, 1])
     if where == "weights":
         conductor.model.stages[1].box.reg.bias.data[0] = float("nan")
-        expected = r"stage 2 gives NaN or infinite logits or boxes at step 0 \(image 0\)"
+        expected = r"stage 2 gives NaN or infinite boxes at step 0 \(image 0\)"
     else:
         batch.targets.mask_boxes[:] = torch.tensor([0.0, 0, 64, 64])
         batch.targets.boxes[0, 0] = float("inf")
-        expected = r"stage 1 gives NaN or infinite|the loss '.*' of stage 1 is"
+        expected = r"the ground truth has NaN or infinite boxes at step 0 \(image 0\)"
     with pytest.raises(UserError, match=expected):
         conductor.training_step(batch, 0)
     (kept,) = tmp_path.glob("failed-step-0.pt")
@@ -53,6 +54,32 @@ def test_a_loss_that_is_not_finite_is_named_and_can_be_repeated(tmp_path: Path, 
     assert content["image_ids"] == [0, 1]
     assert content["targets"]["counts"] == [2, 1]
     assert content["state_dict"].keys() == conductor.model.state_dict().keys()
+
+
+def test_a_gradient_that_is_not_finite_is_named_before_it_reaches_the_weights(tmp_path: Path):
+    conductor, batch = module(tmp_path), random_batch([2, 1])
+    conductor.trainer = SimpleNamespace(precision="32-true", global_step=7, global_rank=0)  # type: ignore[assignment]
+    conductor._log_losses = lambda losses: None  # type: ignore[method-assign]
+    conductor.training_step(batch, 0).backward()
+    adamw: Any = None
+    conductor.on_before_optimizer_step(adamw)
+    weight = conductor.model.stages[0].box.reg.bias
+    assert weight.grad is not None
+    weight.grad[0] = float("nan")
+    with pytest.raises(UserError, match=r"1 gradients are .*, first that of stages\.0\.box\.reg\.bias, at step 7"):
+        conductor.on_before_optimizer_step(adamw)
+    assert torch.load(tmp_path / "failed-step-7.pt", weights_only=True)["image_ids"] == [0, 1]
+    conductor.trainer.precision = "16-mixed"  # type: ignore[misc, assignment]
+    conductor.on_before_optimizer_step(adamw)
+
+
+@pytest.mark.parametrize(("layer", "tensor"), [("box.cls", "scores"), ("box.reg", "boxes"), ("mask.logits", "masks")])
+def test_detections_that_are_not_finite_are_named(tmp_path: Path, shapes_source: Path, layer: str, tensor: str):
+    content = json.loads((shapes_source / "annotations" / "instances_val.json").read_text())
+    conductor = module(tmp_path, content).eval()
+    conductor.model.stages[1].get_submodule(layer).bias.data[:] = float("nan")  # type: ignore[union-attr, operator]
+    with torch.no_grad(), pytest.raises(UserError, match=f"stage 2 gives NaN or infinite {tensor} for image 0"):
+        conductor.validation_step(random_batch([0, 0]), 0)
 
 
 def test_evaluation_of_the_last_and_of_an_earlier_stage(tmp_path: Path, shapes_source: Path):
