@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from queryinst.config import DoctorConfig
+from queryinst.command_config import DoctorConfig
 from queryinst.errors import UserError
 from queryinst.studies.command import command
 

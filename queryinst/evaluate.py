@@ -7,7 +7,7 @@ python -m queryinst.evaluate checkpoint=... images=FOLDER annotations=FILE      
 
 from pathlib import Path
 
-from queryinst.config import EvaluateConfig
+from queryinst.command_config import EvaluateConfig
 from queryinst.errors import UserError
 from queryinst.studies.command import command
 

@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from queryinst.config import PredictConfig
+from queryinst.command_config import PredictConfig
 from queryinst.errors import UserError
 from queryinst.studies.command import command
 

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "settings": {"errors"},
     "config": {"errors", "settings"},
     "rules": {"errors", "settings", "config"},
+    "command_config": {"settings", "config"},
     "ops": set(),
     "structures": {"ops"},
     "models": BASE,
@@ -74,7 +75,7 @@ def test_import_direction(path: Path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_files_and_functions_can_be_read_at_one_sitting(path: Path):
     text = path.read_text()
-    assert text.count("\n") <= 310
+    assert text.count("\n") <= 300
     assert ast.get_docstring(ast.parse(text)), "the first line says what the file is"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):

@@ -6,7 +6,8 @@ import shlex
 import pytest
 from conftest import ROOT
 
-from queryinst.config import DoctorConfig, EvaluateConfig, PredictConfig, TrainConfig
+from queryinst.command_config import DoctorConfig, EvaluateConfig, PredictConfig
+from queryinst.config import TrainConfig
 from queryinst.studies.command import compose
 
 README = (ROOT / "README.md").read_text()

@@ -113,7 +113,7 @@ class QueryInstModule(pl.LightningModule):
 
     def _learning_rate(self) -> float:
         """That of the last parameter group: the rest of the network, not the backbone."""
-        return float(self.trainer.optimizers[0].param_groups[-1]["lr"]) if self._trainer else 0.0
+        return float(self.trainer.optimizers[0].param_groups[-1]["lr"])
 
     def _keep(self, batch: Batch, error: NonFiniteError) -> str:
         """Write what it takes to repeat a step that failed, and say so."""

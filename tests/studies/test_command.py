@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from conftest import Run
 
-from queryinst.config import EvaluateConfig, TrainConfig
+from queryinst.command_config import EvaluateConfig
+from queryinst.config import TrainConfig
 from queryinst.errors import UserError
 from queryinst.studies import command
 from queryinst.studies.command import compose

@@ -1,0 +1,50 @@
+"""What the commands besides training are asked for. Every setting of a model and its training is in `config.py`."""
+
+from dataclasses import dataclass, field
+
+from queryinst.config import ACCELERATORS, DataConfig
+from queryinst.settings import REQUIRED, setting
+
+
+@dataclass
+class EvaluateConfig:
+    """`python -m queryinst.evaluate`"""
+
+    checkpoint: str = setting(REQUIRED, "checkpoint of a training run")
+    images: str | None = setting(None, "folder of images; empty: the run's validation images")
+    annotations: str | None = setting(None, "COCO file; empty: the run's validation set")
+    all_stages: bool = setting(False, "evaluate every stage's own boxes, scores and masks, not only the last")
+    batch_size: int | None = setting(None, "images at a time; empty: as in training", at_least=1)
+    num_workers: int = setting(2, "loader processes", at_least=0)
+    backend: str = setting("pycocotools", "who computes average precision", choices=("pycocotools", "faster_coco_eval"))
+    output: str | None = setting(None, "write the metrics to this JSON file")
+    accelerator: str = setting("auto", "what to compute on", choices=ACCELERATORS)
+
+
+@dataclass
+class PredictConfig:
+    """`python -m queryinst.predict`"""
+
+    checkpoint: str = setting(REQUIRED, "checkpoint of a training run")
+    source: str = setting(REQUIRED, "image file or folder of images")
+    output: str = setting("predictions", "folder for the overlays and predictions.json")
+    score: float = setting(0.3, "lowest score of a detection that is drawn and written", at_least=0, at_most=1)
+    batch_size: int = setting(4, "images at a time", at_least=1)
+    num_workers: int = setting(0, "loader processes", at_least=0)
+    accelerator: str = setting("auto", "what to compute on", choices=ACCELERATORS)
+
+
+@dataclass
+class DoctorConfig:
+    """`python -m queryinst.doctor`"""
+
+    name: str = setting("data", "name of the data set in the report")
+    data: DataConfig = field(default_factory=DataConfig)
+    images: str = setting(
+        "decode", "of image files, read every pixel, the headers, or nothing", choices=("decode", "headers", "none")
+    )
+    threads: int = setting(4, "images read at a time", at_least=1, at_most=64)
+    json: str | None = setting(
+        None, "write the report to this JSON file; `-`: to standard output, in place of the text"
+    )
+    picture: str | None = setting(None, "draw sizes, counts and aspect ratios into this image file")
