@@ -132,6 +132,7 @@ class DataConfig:
     num_workers: int = setting(
         4, "loader processes per device; 0: load in the training process", at_least=0, identity=False
     )
+    group_by_aspect: bool = setting(False, "no batch has both wide and tall images, which saves padding")
     keep_empty: bool = setting(False, "train also on images without objects")
     min_image_side: int = setting(32, "leave out training images with a side shorter than this, pixels", at_least=0)
     mask_size: int = setting(
@@ -154,6 +155,17 @@ class AugmentationConfig:
     crop: float = setting(0.0, "probability of resize, crop, resize instead of a plain resize", at_least=0, at_most=1)
     crop_short_sides: list[int] = setting([400, 500, 600], "short side before the crop, pixels", at_least=1)
     crop_sides: list[int] = setting([384, 600], "smallest and largest side of the crop, pixels", at_least=1)
+    scale_jitter: list[float] = setting(
+        [],
+        "large-scale jitter: smallest and largest factor on a square of `jitter_side`, then a crop to it; replaces the "
+        "resizes and crops above",
+        above=0,
+        at_most=10,
+    )
+    jitter_side: int = setting(1024, "side of the square of the large-scale jitter, pixels", at_least=32, at_most=4096)
+    photometric: float = setting(
+        0.0, "probability of random brightness, contrast, saturation and hue, as SSD", at_least=0, at_most=1
+    )
     test_short_side: int = setting(800, "short side in evaluation, pixels", at_least=32, at_most=10_000)
 
 

@@ -47,6 +47,12 @@ def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
         ),
         (len(augmentation.short_sides) > 0, "augmentation.short_sides needs at least one value; got none"),
         (len(augmentation.crop_short_sides) > 0, "augmentation.crop_short_sides needs at least one value; got none"),
+        (
+            not augmentation.scale_jitter
+            or (len(augmentation.scale_jitter) == 2 and augmentation.scale_jitter[0] <= augmentation.scale_jitter[1]),
+            "augmentation.scale_jitter takes the smallest and the largest factor, or nothing; "
+            f"got {augmentation.scale_jitter}",
+        ),
         (len(config.optimizer.betas) == 2, f"optimizer.betas takes two numbers; got {config.optimizer.betas}"),
         (
             len(augmentation.crop_sides) == 2 and augmentation.crop_sides[0] <= augmentation.crop_sides[1],

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from queryinst.data import validation
+from queryinst.data.colours import distort
 from queryinst.data.transforms import Geometry, Instance
 from queryinst.errors import UserError
 from queryinst.ops import masks as mask_ops
@@ -211,6 +212,7 @@ class CocoDataset(Dataset[Sample]):
         instances: what there is to learn in an image; nothing by default, as for evaluation.
         mask_size: R of the stored masks.
         seed: of the augmentation.
+        photometric: probability of random colours.
         substitute: serve the next image in place of one that cannot be read; otherwise a blank one with the id -1.
     """
 
@@ -221,10 +223,11 @@ class CocoDataset(Dataset[Sample]):
         instances: Callable[[ImageFile], list[Instance]] = nothing,
         mask_size: int = 8,
         seed: int = 0,
+        photometric: float = 0.0,
         substitute: bool = False,
     ) -> None:
         self.images, self.geometry, self.instances = images, geometry, instances
-        self.mask_size, self.seed = mask_size, seed
+        self.mask_size, self.seed, self.photometric = mask_size, seed, photometric
         self.tries = min(len(images), 20) if substitute else 1
 
     def __len__(self) -> int:
@@ -258,8 +261,11 @@ class CocoDataset(Dataset[Sample]):
     ) -> Sample:
         geometry = self.geometry(image.height, image.width, rng)
         moved = [geometry.instance(instance) for instance in instances]
+        pixels = geometry.image(pixels)
+        if self.photometric and rng.random() < self.photometric:
+            pixels = distort(pixels, rng)
         return Sample(
-            image=torch.from_numpy(np.ascontiguousarray(geometry.image(pixels).transpose(2, 0, 1))),
+            image=torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
             original_size=(image.height, image.width),
             image_id=image.id,
             targets=self._targets(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Sampler
 
@@ -53,10 +54,20 @@ class EpochSampler(Sampler[tuple[int, int]]):
         batch: images per rank and loader batch.
         seed: of the order.
         rank, world: which part this process takes.
+        groups: (length,) of bool; images of a batch, over all ranks, are all of one kind.
     """
 
-    def __init__(self, length: int, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        length: int,
+        batch: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        groups: NDArray[np.bool_] | None = None,
+    ) -> None:
         self.length, self.batch, self.seed, self.rank, self.world = length, batch, seed, rank, world
+        self.groups = np.zeros(length, bool) if groups is None else groups
         self.epoch = 0
         self._resumed = (0, 0)
 
@@ -70,14 +81,24 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __len__(self) -> int:
         """Keys of a whole epoch, also where it was begun before."""
-        return max(1, self.length // (self.batch * self.world)) * self.batch
+        whole = self.batch * self.world
+        return max(1, sum(int((self.groups == kind).sum()) // whole for kind in (False, True))) * self.batch
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch, batches = self._resumed
         done = batches * self.batch if epoch == self.epoch else 0
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        for position in np.resize(order, len(self) * self.world)[self.rank :: self.world][done:]:
+        for position in self._order()[self.rank :: self.world][done:]:
             yield self.epoch, int(position)
+
+    def _order(self) -> NDArray[np.int64]:
+        """The positions of an epoch, batch by batch, of all ranks."""
+        rng, whole = np.random.default_rng([self.seed, self.epoch]), self.batch * self.world
+        order = rng.permutation(self.length)
+        kinds = [order[self.groups[order] == kind] for kind in (False, True)]
+        batches = [kind[: len(kind) // whole * whole].reshape(-1, whole) for kind in kinds]
+        if not all(map(len, batches)):  # one kind of image, or a set smaller than a batch
+            return np.resize(order if not any(map(len, batches)) else max(batches, key=len), len(self) * self.world)
+        return rng.permutation(np.concatenate(batches)).ravel()
 
 
 class FixedSampler(Sampler[tuple[int, int]]):

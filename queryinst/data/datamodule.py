@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
@@ -16,6 +17,7 @@ from queryinst.data.collate import EpochSampler, FixedSampler, collate
 from queryinst.data.locate import locate
 from queryinst.data.transforms import EvaluationGeometry, TrainGeometry
 from queryinst.errors import UserError
+from queryinst.ops.roi import STRIDES
 from queryinst.structures import Batch
 
 
@@ -114,9 +116,13 @@ class CocoDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Sample]:
         images, source = self.training_images(), self.file("train")
         geometry = TrainGeometry(self.augmentation)
-        dataset = CocoDataset(images, geometry, source.instances, self.data.mask_size, self.seed, substitute=True)
+        colours = self.augmentation.photometric
+        dataset = CocoDataset(
+            images, geometry, source.instances, self.data.mask_size, self.seed, colours, substitute=True
+        )
         batch = self.per_device()
-        sampler = EpochSampler(len(images), batch, self.seed, *self._rank())
+        tall = np.array([image.height > image.width for image in images]) if self.data.group_by_aspect else None
+        sampler = EpochSampler(len(images), batch, self.seed, *self._rank(), groups=tall)
         sampler.resume(*self._begin)  # Lightning asks for the first batches before it tells a sampler the epoch
         return self._loader(dataset, sampler, batch)
 
@@ -131,6 +137,19 @@ class CocoDataModule(pl.LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._begin, self.problems = tuple(state_dict["begin"]), dict(state_dict["problems"])
+
+    def padding(self) -> tuple[float, float]:
+        """Share of a batch that is padding, with images in any order and grouped by aspect ratio (at the test size)."""
+        images, geometry = self.training_images(), EvaluationGeometry(self.augmentation)
+        resized = [geometry(image.height, image.width, np.random.default_rng(0)) for image in images]
+        sides = np.array([(of.height, of.width) for of in resized])
+        shares = []
+        for groups in (None, sides[:, 0] > sides[:, 1]):
+            sampler = EpochSampler(len(images), self.per_device(), self.seed, groups=groups)
+            batches = sides[[position for _, position in sampler]].reshape(-1, sampler.batch, 2)
+            canvas = -(-batches.max(axis=1) // STRIDES[-1]) * STRIDES[-1]
+            shares.append(1 - batches.prod(axis=2).sum() / (canvas.prod(axis=1).sum() * sampler.batch))
+        return float(shares[0]), float(shares[1])
 
     def val_dataloader(self) -> DataLoader[Sample]:
         dataset = CocoDataset(self.file("val").images, EvaluationGeometry(self.augmentation))

@@ -141,7 +141,10 @@ def fit(height: int, width: int, short_side: int, long_side: int) -> tuple[int, 
 
 
 class TrainGeometry:
-    """Draws flip, then with probability `crop` resize, crop and resize, else one resize (reference, 3.4)."""
+    """Draws flip, then with probability `crop` resize, crop and resize, else one resize (reference, 3.4).
+
+    With `scale_jitter`, flip, then resize by a factor and crop (Ghiasi et al., Simple Copy-Paste, "LSJ").
+    """
 
     def __init__(self, config: AugmentationConfig) -> None:
         self.config = config
@@ -151,6 +154,8 @@ class TrainGeometry:
         geometry = Geometry.identity(height, width)
         if rng.random() < config.flip:
             geometry = geometry.flip()
+        if config.scale_jitter:
+            return self._jitter(geometry, rng)
         if rng.random() < config.crop:
             geometry = self._crop(
                 geometry.resize(*fit(height, width, rng.choice(config.crop_short_sides), config.long_side)), rng
@@ -158,6 +163,16 @@ class TrainGeometry:
         low, high = min(config.short_sides), max(config.short_sides)
         short_side = rng.integers(low, high, endpoint=True) if config.between else rng.choice(config.short_sides)
         return geometry.resize(*fit(geometry.height, geometry.width, int(short_side), config.long_side))
+
+    def _jitter(self, geometry: Geometry, rng: Rng) -> Geometry:
+        side = self.config.jitter_side
+        smallest, largest = self.config.scale_jitter
+        longest = round(side * rng.uniform(smallest, largest))
+        geometry = geometry.resize(*fit(geometry.height, geometry.width, longest, longest))
+        height, width = min(geometry.height, side), min(geometry.width, side)
+        top = int(rng.integers(0, geometry.height - height, endpoint=True))
+        left = int(rng.integers(0, geometry.width - width, endpoint=True))
+        return geometry.crop(left, top, height, width)
 
     def _crop(self, geometry: Geometry, rng: Rng) -> Geometry:
         smallest, largest = self.config.crop_sides

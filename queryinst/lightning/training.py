@@ -65,6 +65,9 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
     cost = {"parameters": parameters(module.model), "flops": flops(module.model, side, side)}
     say: Callable[[str], None] = progress.say if trainer.is_global_zero else lambda text: None
     say(_heading(config, data, trainer.world_size) + "".join(f"\nweights    {sentence}" for sentence in loaded))
+    if config.data.group_by_aspect:
+        plain, grouped = data.padding()
+        say(f"batches    {grouped:.0%} of the pixels are padding; {plain:.0%} without grouping by aspect ratio")
     say(f"network    {cost['parameters'] / 1e6:.2f} M parameters, {cost['flops'] / 1e9:.2f} GFLOPs at {side}x{side}")
     say(f"folder     {folder}" + (f", resumed at step {step}" if step else ""))
     failed = True

@@ -1,5 +1,6 @@
 """Batches and orders."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -72,3 +73,38 @@ def test_evaluation_sees_every_image_once(world: int):
     parts = [list(FixedSampler(21, rank, world)) for rank in range(world)]
     assert sorted(position for part in parts for _, position in part) == list(range(21))
     assert [len(FixedSampler(21, rank, world)) for rank in range(world)] == [len(part) for part in parts]
+
+
+def test_groups_do_not_mix():
+    """Every batch of all ranks together is of one kind, in an order that depends on seed and epoch."""
+    groups = np.arange(40) % 3 == 0  # 14 and 26 images: 3 and 6 batches of 4
+    orders = []
+    for rank in (0, 1):
+        sampler = EpochSampler(40, 2, 7, rank, 2, groups)
+        assert len(sampler) == 18
+        orders.append(np.array([position for _, position in sampler]).reshape(-1, 2))
+    batches = np.concatenate(orders, axis=1)
+    assert all(len(set(groups[batch])) == 1 for batch in batches)
+    assert len(set(batches.ravel())) == 36
+    kinds = groups[batches[:, 0]]
+    assert kinds.sum() == 3
+    assert not (np.sort(kinds) == kinds).all(), "all of one kind would come first"
+
+
+@pytest.mark.parametrize(("tall", "length"), [(0, 12), (1, 8), (2, 8)])
+def test_a_kind_with_too_few_images_for_a_batch(tall: int, length: int):
+    groups = np.arange(12) < tall
+    sampler = EpochSampler(12, 4, 7, groups=groups)
+    positions = [position for _, position in sampler]
+    assert len(positions) == len(sampler) == length
+    assert not groups[positions].any()
+
+
+def test_resuming_within_an_epoch():
+    whole = list(EpochSampler(12, 2, 7))
+    sampler = EpochSampler(12, 2, 7)
+    sampler.resume(0, 4)
+    assert list(sampler) == whole[8:]
+    assert len(sampler) == 12
+    sampler.set_epoch(1)
+    assert len(list(sampler)) == 12

@@ -159,6 +159,20 @@ def test_training_sizes_and_crops():
     assert {min(geometry.height, geometry.width) for geometry in drawn} >= {480, 512, 495}
 
 
+def test_large_scale_jitter():
+    """A factor of the square, then a crop to it where it is larger; the whole square where it fits exactly."""
+    config = AugmentationConfig(scale_jitter=[0.5, 2.0], jitter_side=256)
+    drawn = [TrainGeometry(config)(480, 640, np.random.default_rng(seed)) for seed in range(80)]
+    assert all(max(geometry.height, geometry.width) <= 256 for geometry in drawn)
+    zooms = [abs(geometry.scale[0]) * 640 / 256 for geometry in drawn]
+    assert 0.5 <= min(zooms) < 0.6
+    assert 1.9 < max(zooms) <= 2.01
+    for geometry in drawn:
+        corners = (np.array([[0, 0], [geometry.width, geometry.height]]) - geometry.offset) / geometry.scale
+        assert (corners.min(0) >= -1e-6).all()
+        assert (corners.max(0) <= [640 + 1e-6, 480 + 1e-6]).all()
+
+
 def test_evaluation_only_resizes():
     geometry = EvaluationGeometry(AugmentationConfig())(480, 640, np.random.default_rng(0))
     assert (geometry.height, geometry.width) == (800, 1067)
