@@ -1,5 +1,6 @@
 """`last.ckpt`: from where a run goes on, bit for bit, whenever and however it ended."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -35,8 +36,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 os.fsync(file.fileno())
             partial.replace(path)
         except (OSError, RuntimeError) as error:  # torch says RuntimeError where writing fails
-            full = getattr(error, "errno", None) == errno.ENOSPC or "write" in str(error)
-            partial.unlink(missing_ok=True)
+            full = isinstance(error, RuntimeError) or error.errno == errno.ENOSPC
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            if isinstance(error, RuntimeError) and "writing file" not in str(error):
+                raise
             kept = f"the last good one stays: {path}" if path.exists() else "there is none yet"
             raise UserError(
                 f"the checkpoint {path} cannot be written ({'no space left' if full else error}); {kept}. "
