@@ -27,7 +27,7 @@ def build_loggers(config: LoggerConfig, folder: Path, run_id: str, name: str, fi
     if config.tensorboard:
         loggers.append(
             TensorBoardLogger(
-                folder, name="", version="tensorboard", default_hp_metric=False, purge_step=first_step or None
+                folder, name="", version="tensorboard", default_hp_metric=False, purge_step=first_step
             )
         )
     if config.wandb.enabled:
