@@ -19,6 +19,10 @@ class UserError(Exception):
         super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}")
 
 
+class SaidElsewhere(UserError):  # noqa: N818 - it is the same mistake
+    """The same mistake, on a process that keeps silent about it: the first process of the run says it."""
+
+
 class Stopped(Exception):  # noqa: N818 - nothing is wrong
     """A signal ended the run, and it can go on. Commands exit with 128 and the signal's number, as shells say it."""
 

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "config": {"errors", "settings"},
     "rules": {"errors", "settings", "config"},
     "command_config": {"settings", "config"},
-    "ops": set(),
+    "ops": {"errors"},
     "structures": {"ops"},
     "models": BASE,
     "criterion": BASE,

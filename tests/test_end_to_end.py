@@ -258,6 +258,58 @@ def test_predict_goes_on_over_images_that_cannot_be_read(workplace: Path, run: R
         assert sentence in text
 
 
+RANKS = [*TINY, "trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
+
+
+def start(workplace: Path, *arguments: str) -> subprocess.Popen[str]:
+    """`python -m queryinst.train` as a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-m", "queryinst.train", *RANKS, *arguments]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(words, cwd=workplace, env=environment, **pipes)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_resume_and_end_as_one(workplace: Path):
+    """The first is told to stop; both do, and the same command goes on. What one process would print is printed."""
+    settings = ["schedule.epochs=4", "trainer.checkpoint_every=1"]
+    with start(workplace, *settings) as process:
+        until = time.monotonic() + 200
+        while not list(workplace.glob("outputs/*/last.ckpt")):
+            assert process.poll() is None, "it ended by itself"
+            assert time.monotonic() < until, "no checkpoint"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGUSR1)
+        text = process.communicate(timeout=200)[0]
+    assert process.returncode == 128 + signal.SIGUSR1, text
+    assert text.count("stopped; the same command goes on from step") == 1
+    with start(workplace, *settings) as process:
+        text = process.communicate(timeout=200)[0]
+    assert process.returncode == 0, text
+    assert "on 2 devices, learning rate 0.001" in text
+    assert text.count("QueryInst  tiny") == text.count("resumed at step") == text.count("trained in") == 1
+    assert "epoch 4/4  step 24/24" in text
+    assert "Warning" not in text
+    assert ".py" not in text, "no line of a warning or a traceback"
+    assert result(workplace)["steps"] == 24
+    rows = metrics_rows(workplace)
+    steps = [(row["step"], bool(row["val/segm_AP"])) for row in rows]
+    assert len(steps) == len(set(steps))
+    assert sum(bool(row["val/segm_AP"]) for row in rows) == 4
+
+
+@pytest.mark.slow
+def test_an_image_that_one_process_cannot_read_ends_both(workplace: Path):
+    image = sorted((workplace / "data/shapes_tiny/images/train").iterdir())[3]
+    image.write_bytes(image.read_bytes()[:500])
+    with start(workplace) as process:
+        text = process.communicate(timeout=200)[0]
+    assert process.returncode == 2, text
+    assert text.count("error") == text.count(image.name) == 1
+    assert "Traceback" not in text
+    assert not list(workplace.glob("outputs/*")), "nothing is left of what failed"
+
+
 @pytest.mark.slow
 def test_a_handful_of_images_is_learned_by_heart(workplace: Path, run: Run):
     """Six images, again and again, evaluated on themselves: mask AP above 0.9."""

@@ -1,13 +1,13 @@
 """From stage outputs, masks and ground truth to losses."""
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from queryinst.config import CriterionConfig
 from queryinst.criterion import losses
 from queryinst.criterion.matcher import Matcher, NonFiniteError, require_finite
 from queryinst.ops import boxes as box_ops
+from queryinst.ops import ranks
 from queryinst.ops.roi import STRIDES
 from queryinst.structures import Matches, StageOutput, Targets
 
@@ -34,8 +34,9 @@ class Criterion:
     ) -> Tensor:
         """Weighted losses (S, 4): a row a stage, a column a term of `TERMS`. Their sum is what to minimise.
 
-        Each sum over rows is divided by the number of matched pairs, averaged over ranks and at least 1 (MMDetection 3
-        forgets the latter for the box head). Negatives count in the focal sum and not in its divisor.
+        Each sum over rows is divided by the number of matched pairs, at least 1 in all and averaged over ranks, so that
+        several ranks are one with the batch of all (MMDetection 3 forgets the 1 for the box head, and elsewhere has 1
+        on each rank). Negatives count in the focal sum and not in its divisor.
 
         Args:
             stages: outputs of the S stages.
@@ -92,7 +93,4 @@ class Criterion:
     @staticmethod
     def _pairs(matches: Matches) -> Tensor:
         pairs = torch.tensor(float(len(matches.image)), device=matches.image.device)
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(pairs)
-            pairs = pairs / dist.get_world_size()
-        return pairs.clamp(min=1)
+        return ranks.mean(pairs).clamp(min=1 / ranks.count())  # at least 1 in all, as one process would have it

@@ -17,6 +17,7 @@ from queryinst.data.collate import EpochSampler, FixedSampler, collate
 from queryinst.data.locate import locate
 from queryinst.data.transforms import EvaluationGeometry, TrainGeometry
 from queryinst.errors import UserError
+from queryinst.ops.ranks import of_all_ranks
 from queryinst.ops.roi import STRIDES
 from queryinst.structures import Batch
 
@@ -133,7 +134,7 @@ class CocoDataModule(pl.LightningDataModule):
         loop = self.trainer.fit_loop
         epoch, batches = loop.epoch_progress.current.ready - 1, loop.epoch_loop.batch_progress
         begin = [epoch + 1, 0] if batches.is_last_batch else [epoch, batches.current.ready]
-        return {"begin": begin, "problems": dict(self.problems)}
+        return {"begin": begin, "problems": of_all_ranks(self.problems)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._begin, self.problems = tuple(state_dict["begin"]), dict(state_dict["problems"])
@@ -161,9 +162,11 @@ class CocoDataModule(pl.LightningDataModule):
     def _loader(self, dataset: CocoDataset, sampler: Any, batch: int) -> DataLoader[Sample]:
         return loader(dataset, sampler, batch, self.data.num_workers)
 
-    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Count the training images that could not be read. Raises UserError when they are more than allowed."""
-        for problem in batch.problems if self.trainer and self.trainer.training else ():
+    def count_problems(self, batch: Batch) -> None:
+        """Count the training images that could not be read, those that this process met since its last checkpoint and
+        all of before. Raises UserError when they are more than allowed.
+        """
+        for problem in batch.problems:
             if problem in self.problems:
                 continue
             self.problems[problem] = 1
@@ -173,7 +176,6 @@ class CocoDataModule(pl.LightningDataModule):
                     f"{problem}; data.max_bad_images={len(self.problems)} would replace it by another and go on"
                 )
             self.print_problem(problem, allowed)
-        return batch
 
     def print_problem(self, problem: str, allowed: int) -> None:
         print(f"skipped ({len(self.problems)} of {allowed} allowed): {problem}", flush=True)

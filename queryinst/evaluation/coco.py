@@ -4,30 +4,19 @@ import contextlib
 import io
 import math
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import torch.distributed as dist
 
 from queryinst.evaluation.diagnosis import diagnose
 from queryinst.ops import masks as mask_ops
+from queryinst.ops import ranks
 from queryinst.structures import Detections
-
-T = TypeVar("T")
 
 # Position in COCOeval.stats: the twelve numbers that everybody reports.
 STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 KINDS = ("bbox", "segm")
 NOTHING = 0.001  # an AP below this is explained
-
-
-def of_all_ranks(by_image: dict[int, T]) -> dict[int, T]:
-    """The entries of all processes together, on each of them; an image counts once."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return by_image
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, by_image)
-    return {image_id: entry for part in parts for image_id, entry in part.items()}
 
 
 class CocoEvaluator:
@@ -65,7 +54,7 @@ class CocoEvaluator:
         With several processes, their results are put together first; each image counts once, and every process returns
         the same numbers.
         """
-        results = of_all_ranks(self.results)
+        results = ranks.of_all_ranks(self.results)
         truth = {
             "images": [image for image in self.content["images"] if image["id"] in results],
             "categories": self.categories,

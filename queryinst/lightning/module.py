@@ -1,5 +1,7 @@
 """The conductor: which object does what in a training and a validation step."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from queryinst.evaluation.coco import CocoEvaluator
 from queryinst.lightning.optimizer import learning_rate, optimizer
 from queryinst.models.postprocess import detect
 from queryinst.models.queryinst import QueryInst
+from queryinst.ops import ranks
 from queryinst.structures import Batch, Detections
 
 LOG_EVERY = 20  # steps between logged training losses, each the mean since the one before
@@ -49,6 +52,7 @@ class QueryInstModule(pl.LightningModule):
         self.seed = int(self.record.get("config", {}).get("seed", 0))
         self._recent: list[Tensor] = []  # losses since they were logged
         self._batch: Batch | None = None  # the last one that was trained on
+        self._fault: UserError | None = None  # of this process, in this evaluation
         self.metrics: dict[str, float] = {}  # of the last evaluation, NaN where there was nothing to find
 
     def losses(self, batch: Batch) -> Tensor:
@@ -56,12 +60,24 @@ class QueryInstModule(pl.LightningModule):
         assert self.training_parts
         criterion = self.training_parts.criterion
         output = self.model(batch.images, batch.sizes)
-        matches = criterion.match(output.stages, batch.targets, batch.sizes)
+        with self._together(batch):
+            self.training_parts.inspect(batch)
+            matches = criterion.match(output.stages, batch.targets, batch.sizes)
         masks = self.model.predict_masks(output, dict(enumerate(matches.rows(batch.targets.labels))))
         drawn = list(masks.values())
         losses = criterion(output.stages, drawn, matches, batch.targets, batch.sizes)
-        criterion.require_finite(losses, output.stages, drawn, matches, batch.targets)
+        with self._together(batch):
+            criterion.require_finite(losses, output.stages, drawn, matches, batch.targets)
         return losses
+
+    @contextlib.contextmanager
+    def _together(self, batch: Batch) -> Iterator[None]:
+        """UserError here or on another process, and what it takes to repeat the step where its numbers are broken."""
+        with ranks.together(self.device):
+            try:
+                yield
+            except NonFiniteError as error:
+                raise UserError(self._keep(batch, error)) from error
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Randomness inside the network (blocks that a Swin skips) follows from the step, so that resuming is exact."""
@@ -70,13 +86,10 @@ class QueryInstModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self._batch = batch
-        try:
-            losses = self.losses(batch)
-        except NonFiniteError as error:
-            raise UserError(self._keep(batch, error)) from error
+        losses = self.losses(batch)
         self._recent.append(losses.detach())
         if batch_idx % LOG_EVERY == 0:
-            self._log_losses(torch.stack([recent.to(losses.device) for recent in self._recent]).mean(0))
+            self._log_losses(self._recent_losses().mean(0))
             self._recent.clear()
         return losses.sum()
 
@@ -98,6 +111,10 @@ class QueryInstModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self._recent.clear()
+
+    def _recent_losses(self) -> Tensor:
+        """(steps, S, 4), each the mean over all processes."""
+        return ranks.mean(torch.stack([recent.to(self.device) for recent in self._recent]))
 
     def _log_losses(self, losses: Tensor) -> None:
         named: dict[str, Tensor | float] = {"train/loss": losses.sum(), "train/lr": self._learning_rate()}
@@ -133,20 +150,27 @@ class QueryInstModule(pl.LightningModule):
         )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Detections]:  # type: ignore[override]
-        if batch.problems:
-            raise UserError(batch.problems[0])
+        fault = UserError(batch.problems[0]) if batch.problems else None
         output = self.model(batch.images, batch.sizes)
         for stage, evaluator in self.evaluators.items():
             found = detect(self.model, output, batch.sizes, batch.original_sizes, self.postprocess, stage)
-            _require_finite(found, batch.image_ids, stage % len(output.stages) + 1)
-            evaluator.update(batch.image_ids, found)
+            fault = fault or _fault(found, batch.image_ids, stage % len(output.stages) + 1)
+            if fault is None:
+                evaluator.update(batch.image_ids, found)
+        if fault and not ranks.several():
+            raise fault
+        self._fault = self._fault or fault  # told at the end: another process may have fewer batches than this one
         return found
 
     def on_validation_epoch_start(self) -> None:
+        self._fault = None
         for evaluator in self.evaluators.values():
             evaluator.reset()
 
     def on_validation_epoch_end(self) -> None:
+        with ranks.together(self.device):
+            if self._fault:
+                raise self._fault
         self.metrics = {}
         for stage, evaluator in self.evaluators.items():
             prefix = "" if stage == -1 else f"stage_{stage + 1}/"
@@ -154,9 +178,7 @@ class QueryInstModule(pl.LightningModule):
         # Every rank has the same numbers already.
         # Lightning stops where the monitored value is missing: nothing to find (`max_val_batches`) counts as 0.
         defined = {name: value for name, value in self.metrics.items() if value == value}
-        self.log_dict(
-            {f"val/{name}": value for name, value in {"segm_AP": 0.0, **defined}.items()}, rank_zero_only=True
-        )
+        self.log_dict({f"val/{name}": value for name, value in {"segm_AP": 0.0, **defined}.items()})
 
     def configure_optimizers(self) -> Any:
         assert self.training_parts
@@ -167,24 +189,26 @@ class QueryInstModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["queryinst"] = self.record
-        checkpoint["recent_losses"] = list(self._recent)
+        checkpoint["recent_losses"] = list(self._recent_losses()) if self._recent else []
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._recent = checkpoint.get("recent_losses", [])
 
 
-def _require_finite(found: list[Detections], image_ids: list[int], stage: int) -> None:
+def _fault(found: list[Detections], image_ids: list[int], stage: int) -> UserError | None:
+    """Why detections cannot be evaluated, if they cannot."""
     for image_id, detections in zip(image_ids, found, strict=True):
         for name in ("scores", "boxes", "masks"):
             if not getattr(detections, name).isfinite().all():
-                raise UserError(
+                return UserError(
                     f"stage {stage} gives NaN or infinite {name} for image {image_id}: the weights are broken, or "
                     "trainer.precision is too low for them; go back to an earlier checkpoint"
                 )
+    return None
 
 
 class Training:
-    """What a module needs to train."""
+    """What a module needs to train; `inspect` raises UserError for a batch that cannot be trained on."""
 
     def __init__(
         self,
@@ -193,6 +217,7 @@ class Training:
         schedule: ScheduleConfig,
         batch_size: int,
         steps_per_epoch: int,
+        inspect: Callable[[Batch], None] = lambda batch: None,
     ) -> None:
         self.criterion, self.optimizer, self.schedule = criterion, optimizer, schedule
-        self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
+        self.batch_size, self.steps_per_epoch, self.inspect = batch_size, steps_per_epoch, inspect

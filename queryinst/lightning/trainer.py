@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
@@ -43,6 +44,9 @@ def build_trainer(
     ]
     if config.ema is not None:  # before those who save: a step's average belongs to its checkpoint
         keepers.insert(0, EMAWeightAveraging(decay=config.ema))
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if SLURMEnvironment.detect():  # Lightning would answer the signal by a checkpoint of its own and prefer that one
+        plugins.append(SLURMEnvironment(auto_requeue=False))
     settings: dict[str, Any] = {
         "accelerator": config.accelerator,
         "devices": devices(config.devices),
@@ -62,7 +66,7 @@ def build_trainer(
         "num_sanity_val_steps": 0,
         "enable_model_summary": False,
         "sync_batchnorm": config.sync_batchnorm,
-        "plugins": [AtomicCheckpointIO()],
+        "plugins": plugins,
         "use_distributed_sampler": False,  # our samplers know their rank, and repeat no image in evaluation
     }
     decided = next((name for name in config.extra if name in settings), None)
@@ -126,5 +130,6 @@ def quiet() -> None:
         ".*LeafSpec.* is deprecated.*",
         ".*in eval mode at the start of training.*",  # the frozen part of a backbone
         ".*ended before the epoch ended and your dataloader is not resumable.*",  # its sampler begins where it ended
+        ".*It is recommended to use `self.log.*sync_dist=True.*",  # the evaluator gives every process the same numbers
     ):
         warnings.filterwarnings("ignore", message)

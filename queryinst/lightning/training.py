@@ -25,6 +25,7 @@ from queryinst.lightning.module import QueryInstModule, Training
 from queryinst.lightning.trainer import BEST, LAST, build_trainer, instantiate
 from queryinst.models.cost import flops, parameters
 from queryinst.models.queryinst import QueryInst
+from queryinst.ops.ranks import of_all_ranks
 from queryinst.settings import walk
 
 
@@ -86,8 +87,8 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
         if failed and (folder / LAST).exists():
             say(f"stopped; the same command goes on from step {_step_of(folder / LAST)}")
         log.close(loggers, failed)
-    minutes = throughput.elapsed() / 60
-    return Trained(module.metrics, best, trainer.global_step, minutes, **cost, skipped_images=sorted(data.problems))
+    minutes, skipped = throughput.elapsed() / 60, sorted(of_all_ranks(data.problems))
+    return Trained(module.metrics, best, trainer.global_step, minutes, **cost, skipped_images=skipped)
 
 
 def _module(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) -> tuple[QueryInstModule, list[str]]:
@@ -100,7 +101,14 @@ def _module(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str
     elif config.backbone.weights:
         loaded.append(start_backbone(model.backbone, config.backbone.name, config.backbone.weights))
     steps = math.ceil(data.batches_per_epoch(config.trainer.max_train_batches) / config.trainer.accumulate)
-    training = Training(Criterion(config.criterion), config.optimizer, config.schedule, config.data.batch_size, steps)
+    training = Training(
+        Criterion(config.criterion),
+        config.optimizer,
+        config.schedule,
+        config.data.batch_size,
+        steps,
+        data.count_problems,
+    )
     record: dict[str, Any] = {
         "config": dataclasses.asdict(config),
         "category_ids": list(categories.ids),

@@ -14,9 +14,10 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from queryinst.errors import Stopped, UserError, nearest
+from queryinst.errors import SaidElsewhere, Stopped, UserError, nearest
 from queryinst.rules import check
 from queryinst.settings import walk
+from queryinst.studies.processes import exit_code, is_first
 
 KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
 PACKAGE = Path(__file__).parents[1]
@@ -39,6 +40,8 @@ def command(config_name: str, schema: type[Any]) -> Callable[[Callable[[Any], No
         def run(composed: DictConfig) -> None:
             try:
                 task(typed(composed, schema))
+            except SaidElsewhere as error:
+                faults.append(error)
             except UserError as error:
                 _say(error)
                 faults.append(error)
@@ -57,12 +60,13 @@ def command(config_name: str, schema: type[Any]) -> Callable[[Callable[[Any], No
                 _say(UserError(explain(error, schema)))
                 sys.exit(2)
             except Stopped as stop:
-                sys.exit(stop.code)
+                sys.exit(exit_code(stop.code))
             except KeyboardInterrupt:
-                print("\ninterrupted", file=sys.stderr)
+                if is_first():
+                    print("\ninterrupted", file=sys.stderr)
                 sys.exit(130)
             if faults:
-                sys.exit(2)
+                sys.exit(exit_code(2) if isinstance(faults[0], SaidElsewhere) else 2)
 
         return main
 

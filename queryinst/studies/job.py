@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from omegaconf import OmegaConf
 from queryinst.config import TrainConfig
 from queryinst.errors import UserError
 from queryinst.studies.identity import identity, run_folder, run_id
+from queryinst.studies.processes import is_first
 
 if (
     TYPE_CHECKING
@@ -38,7 +38,7 @@ def run(config: TrainConfig) -> Path:
     values = identity(config)
     folder = run_folder(config, values)
     if (folder / RESULT).exists():
-        if _is_first():
+        if is_first():
             _report_finished(folder)
         return folder
     data = _data(config)
@@ -46,19 +46,14 @@ def run(config: TrainConfig) -> Path:
         from queryinst.lightning.training import train
         from queryinst.studies import results
 
-        if _is_first():
+        if is_first():
             OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), folder / CONFIG)
         description = results.describe(config, values, run_id(values))
         trained = train(config, data, folder, run_id(values))
-        if _is_first():
+        if is_first():
             results.write(folder / RESULT, description | dataclasses.asdict(trained))
             _report(folder, trained, data.categories.names)
     return folder
-
-
-def _is_first() -> bool:
-    """Whether this is the first process of the run, not one that Lightning or a cluster started for another device."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 def _data(config: TrainConfig) -> "CocoDataModule":
@@ -80,11 +75,11 @@ def _held(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written ({error.strerror}); set output=FOLDER") from None
     try:
-        with filelock.FileLock(folder / LOCK, blocking=False) if _is_first() else contextlib.nullcontext():
+        with filelock.FileLock(folder / LOCK, blocking=False) if is_first() else contextlib.nullcontext():
             try:
                 yield
             except UserError:  # leave nothing where nothing came about
-                if _is_first() and not any(folder.glob("*.ckpt")) and not any(folder.glob("failed-step-*")):
+                if is_first() and not any(folder.glob("*.ckpt")) and not any(folder.glob("failed-step-*")):
                     shutil.rmtree(folder)
                 raise
     except filelock.Timeout:

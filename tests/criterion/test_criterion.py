@@ -103,3 +103,20 @@ def test_what_is_not_finite_is_named():
     assert image("stage 1 gives NaN or infinite logits") == 1
     batch.targets.boxes[2, 0] = float("nan")
     assert image("the ground truth has NaN or infinite boxes") == 2
+
+
+def test_bfloat16_keeps_boxes_costs_and_losses_in_float32():
+    """As Lightning's bf16-mixed does it: all of the step inside autocast."""
+    model, batch, criterion = small_model(), random_batch([3, 0]), Criterion(CriterionConfig())
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(batch.images, batch.sizes)
+        costs = criterion.match.costs(output.stages, batch.targets, batch.sizes)
+        matches = criterion.match(output.stages, batch.targets, batch.sizes)
+        masks = list(model.predict_masks(output, dict(enumerate(matches.rows(batch.targets.labels)))).values())
+        losses = criterion(output.stages, masks, matches, batch.targets, batch.sizes)
+    assert output.stages[0].logits.dtype == torch.bfloat16, "the network itself is narrow"
+    for values in (*(stage.boxes for stage in output.stages), costs, losses):
+        assert values.dtype == torch.float32
+        assert values.isfinite().all()
+    losses.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())

@@ -73,11 +73,8 @@ def test_unreadable_images_are_counted(shapes_root: Path):
 
     def epoch(allowed: int) -> CocoDataModule:
         data = module(shapes_root, keep_empty=True, max_bad_images=allowed)
-        data.trainer = type(
-            "Trainer", (), {"training": True, "world_size": 1, "global_rank": 0, "accumulate_grad_batches": 1}
-        )()  # type: ignore[assignment]
         for batch in data.train_dataloader():
-            data.on_before_batch_transfer(batch, 0)
+            data.count_problems(batch)
         return data
 
     assert len(epoch(2).problems) == 2

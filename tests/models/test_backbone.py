@@ -71,3 +71,18 @@ def test_batchnorm(norm: str, trains: bool, affine: bool):
         assert all(module.training == trains for module in norms)
         assert all(module.weight.requires_grad == affine for module in norms)
         backbone.eval().train()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "swin_t"])
+def test_checkpointing_gives_the_same_gradients(name: str):
+    """Also where blocks are skipped at random: the second forward skips those that the first one did."""
+    gradients = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        backbone = build_backbone(BackboneConfig(name=name, frozen_stages=-1, checkpointing=checkpointing)).train()
+        torch.manual_seed(1)
+        sum(features.square().mean() for features in backbone(torch.randn(1, 3, 64, 64))).backward()
+        gradients.append({name: parameter.grad for name, parameter in backbone.named_parameters()})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=0, atol=0)

@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 from numpy.typing import NDArray
 
 from queryinst.data.coco import CocoFile, ImageFile, outline_of, read_image
-from queryinst.evaluation.coco import of_all_ranks
 from queryinst.ops.masks import LocalMask, rasterise
+from queryinst.ops.ranks import of_all_ranks
 from queryinst.structures import Batch, Detections
 from queryinst.visualize import draw
 
