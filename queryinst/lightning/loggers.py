@@ -26,9 +26,7 @@ def build_loggers(config: LoggerConfig, folder: Path, run_id: str, name: str, fi
         loggers.append(CsvLogger(folder / "metrics.csv", first_step))
     if config.tensorboard:
         loggers.append(
-            TensorBoardLogger(
-                folder, name="", version="tensorboard", default_hp_metric=False, purge_step=first_step
-            )
+            TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False, purge_step=first_step)
         )
     if config.wandb.enabled:
         online = config.wandb.mode == "online" or (config.wandb.mode == "auto" and _has_account())
