@@ -43,7 +43,8 @@ def main(config: EvaluateConfig) -> None:
     if config.output:
         require_writable(Path(config.output), "output", "metrics.json")
     stages = range(checkpoint.config.model.num_stages) if config.all_stages else [-1]
-    evaluators = {stage: CocoEvaluator(source.content, config.backend) for stage in stages}
+    content = source.content
+    evaluators = {stage: CocoEvaluator(content, config.backend) for stage in stages}
     module = QueryInstModule(checkpoint.build(), evaluators, checkpoint.config.model.postprocess)
     dataset = CocoDataset(source.images, EvaluationGeometry(checkpoint.config.augmentation))
     batch = config.batch_size or checkpoint.config.data.batch_size

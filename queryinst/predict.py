@@ -54,9 +54,10 @@ def main(config: PredictConfig) -> None:
     from rich.progress import track
 
     from queryinst.checkpoints.load import load
-    from queryinst.data.coco import CocoDataset, image_file, read_image
+    from queryinst.data.coco import CocoDataset
     from queryinst.data.collate import FixedSampler
     from queryinst.data.datamodule import loader
+    from queryinst.data.images import image_file, read_image
     from queryinst.data.transforms import EvaluationGeometry
     from queryinst.evaluation.coco import to_coco
     from queryinst.models.postprocess import detect

@@ -1,6 +1,7 @@
 """Which files, which split, which batches: the data of a training run."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from torch.utils.data import DataLoader
 
 from queryinst.config import AugmentationConfig, DataConfig
 from queryinst.data import shapes
-from queryinst.data.coco import Categories, CocoDataset, CocoFile, ImageFile, Sample, check_header
+from queryinst.data.coco import Categories, CocoDataset, CocoFile, Sample
 from queryinst.data.collate import EpochSampler, FixedSampler, collate
+from queryinst.data.images import ImageFile, check_header
 from queryinst.data.locate import locate
 from queryinst.data.transforms import EvaluationGeometry, TrainGeometry
 from queryinst.errors import UserError
@@ -85,14 +87,10 @@ class CocoDataModule(pl.LightningDataModule):
             raise UserError(f"{train.path} and {val.path} differ in their categories: {difference}")
         return train.categories
 
-    def training_images(self) -> list[ImageFile]:
+    def training_images(self) -> Sequence[ImageFile]:
         """Those that training uses: large enough, and with something to learn unless `keep_empty`."""
         source, smallest = self.file("train"), self.data.min_image_side
-        images = [
-            image
-            for image in source.images
-            if min(image.height, image.width) >= smallest and (self.data.keep_empty or source.learnable(image))
-        ]
+        images = source.trainable(smallest, self.data.keep_empty)
         if not images:
             raise UserError(
                 f"{source.path} has no image to train on: none with objects and sides of {smallest} pixels or more"

@@ -110,7 +110,7 @@ class Geometry:
                 pixels = np.asarray(
                     cv2.resize(pixels, (self.width, self.height), interpolation=cv2.INTER_LINEAR), np.uint8
                 )
-            return pixels[:, ::-1] if self.scale[0] < 0 else pixels
+            return np.asarray(cv2.flip(pixels, 1), np.uint8) if self.scale[0] < 0 else pixels
         shift = self.scale * 0.5 + self.offset - 0.5  # between pixel centres
         return _warp(pixels, self.scale, shift, self.height, self.width, cv2.BORDER_REPLICATE)
 

@@ -221,3 +221,7 @@ class Training:
     ) -> None:
         self.criterion, self.optimizer, self.schedule = criterion, optimizer, schedule
         self.batch_size, self.steps_per_epoch, self.inspect = batch_size, steps_per_epoch, inspect
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Training":
+        """A copy of the module, as of averaged weights, shares it: `inspect` leads to the data and the trainer."""
+        return self

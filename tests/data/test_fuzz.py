@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 
 from queryinst.config import AugmentationConfig, DataConfig
-from queryinst.data.coco import CocoDataset, ImageFile, check_header, image_file, read_image
+from queryinst.data.coco import CocoDataset
 from queryinst.data.datamodule import CocoDataModule
+from queryinst.data.images import ImageFile, check_header, image_file, read_image
 from queryinst.data.transforms import EvaluationGeometry, TrainGeometry
 from queryinst.errors import UserError
 from queryinst.evaluation.coco import CocoEvaluator, table

@@ -9,7 +9,8 @@ import numpy as np
 import pytorch_lightning as pl
 from numpy.typing import NDArray
 
-from queryinst.data.coco import CocoFile, ImageFile, outline_of, read_image
+from queryinst.data.coco import CocoFile, outline_of
+from queryinst.data.images import ImageFile, read_image
 from queryinst.ops.masks import LocalMask, rasterise
 from queryinst.ops.ranks import of_all_ranks
 from queryinst.structures import Batch, Detections

@@ -1,0 +1,73 @@
+"""Image files: what the annotations say of them, and their pixels."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps
+
+from queryinst.errors import UserError
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One entry of `images`."""
+
+    id: int
+    path: Path
+    height: int
+    width: int
+    upright: bool = False  # turn the pixels as the camera's EXIF note says; COCO's files mean them as they are stored
+
+
+def image_file(path: Path, image_id: int) -> ImageFile:
+    """An image that is in no annotation file; its size is read from its header. Raises UserError."""
+    try:
+        with Image.open(path) as picture:
+            lying = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            width, height = picture.size[::-1] if lying else picture.size
+            return ImageFile(image_id, path, height, width, upright=True)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} cannot be read as an image: {error}") from None
+
+
+def check_header(image: ImageFile) -> None:
+    """Raise UserError unless the file begins as an image of the annotated size. Says nothing about its end."""
+    try:
+        with Image.open(image.path) as picture:
+            width, height = picture.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"image {image.id} ({image.path}) cannot be read: {error}") from None
+    _require_size(image, height, width)
+
+
+def _require_size(image: ImageFile, height: int, width: int) -> None:
+    if (height, width) != (image.height, image.width):
+        raise UserError(
+            f"image {image.id} ({image.path}) is {width}x{height}, but its annotations say "
+            f"{image.width}x{image.height}: correct one of them (a photo may lie on its side: see its EXIF orientation)"
+        )
+
+
+def read_image(image: ImageFile) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB.
+
+    Raises:
+        UserError: the file is missing or damaged, or its size is not what the annotations say.
+    """
+    try:
+        with Image.open(image.path) as picture:
+            if picture.mode.startswith(("I", "F")):
+                raise UserError(
+                    f"image {image.id} ({image.path}) has {picture.mode} pixels; convert it to 8 bits a channel"
+                )
+            if image.upright:
+                ImageOps.exif_transpose(picture, in_place=True)
+            pixels = np.asarray(picture.convert("RGB"))
+    except FileNotFoundError:
+        raise UserError(f"image {image.id} ({image.path}) does not exist") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's ways to say damaged
+        raise UserError(f"image {image.id} ({image.path}) cannot be read: {error}") from None
+    _require_size(image, *pixels.shape[:2])
+    return pixels

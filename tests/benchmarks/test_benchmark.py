@@ -1,0 +1,82 @@
+"""The benchmark runs and prints its ratios, and compares the same work. Nothing here is timed."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, Run
+
+from queryinst.benchmarks import data, masks, opening, scenes
+from queryinst.config import TrainConfig
+from queryinst.data.coco import CocoDataset, CocoFile
+from queryinst.data.transforms import TrainGeometry
+from queryinst.studies.command import compose
+
+
+def test_data_prints_a_line_for_each_count(run: Run):
+    code, said = run("benchmark", "data", "--images", "2", "--instances", "3", "12", "--rounds", "1")
+    assert code == 0
+    assert [line.split()[0] for line in said.splitlines() if line.count("x") == 2] == ["3", "12"]
+
+
+def test_data_opens_a_large_file(run: Run):
+    sizes = ["--open", "--open-images", "30", "--open-annotations", "200"]
+    code, said = run("benchmark", "data", "--images", "1", "--instances", "1", "--rounds", "1", *sizes)
+    assert code == 0
+    assert "opening 30 images, 200 annotations" in said
+    assert re.search(r"first time +[\d.]+ s, peak [\d.]+ GiB", said)
+
+
+def test_masks_are_equal(run: Run):
+    code, said = run("benchmark", "masks", "--masks", "5", "--height", "60", "--width", "80", "--rounds", "1")
+    assert code == 0
+    assert "pixels that differ       0 of 24000" in said
+
+
+def test_nonsense_is_refused(run: Run):
+    code, said = run("benchmark", "masks", "--masks", "0")
+    assert code == 2
+    assert "0 is not 1 or more" in said
+
+
+def test_the_measured_augmentation_is_the_published_one():
+    config = compose("config", TrainConfig, ["augmentation=ms_crop"])
+    assert config.augmentation == data.MS_CROP
+    assert (ROOT / "conf/augmentation/ms_crop.yaml").exists()
+
+
+def test_both_ways_make_the_same_sample(tmp_path: Path):
+    path = scenes.make(tmp_path / "scene", images=3, instances=8)
+    source = CocoFile(path, path.parent)
+    ours = CocoDataset(source.images, TrainGeometry(data.MS_CROP), source.instances, mask_size=800)
+    plain = data.BitmapDataset(path, data.MS_CROP)
+    for epoch in range(4):
+        for position in range(3):
+            sample, bitmaps = ours[epoch, position], plain[epoch, position]
+            assert sample.image.shape == bitmaps["image"].shape
+            assert bitmaps["masks"].shape[1:] == sample.image.shape[1:]
+            assert (sample.image.float() - bitmaps["image"].float()).abs().mean() < 6
+            learned = {tuple(box) for box in sample.targets.boxes.round().int().tolist()}
+            theirs = {tuple(box) for box in bitmaps["boxes"].round().int().tolist()}
+            assert len(learned - theirs) <= len(learned) // 2  # the plain way rounds boxes in every step
+
+
+def test_generated_annotations_are_read(tmp_path: Path):
+    scenes.write_annotations(tmp_path / "instances.json", 20, 300)
+    source = CocoFile(tmp_path / "instances.json", tmp_path)
+    assert len(source.images) == 20
+    assert sum(len(source.annotations(image)) for image in source.images) == 300
+    assert opening.open_in_process(source.path).images == 20
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_paste_whole_is_one_mask_after_another(count: int):
+    rng = np.random.default_rng(0)
+    probabilities = torch.from_numpy(rng.random((count, 28, 28), np.float32))
+    boxes = torch.tensor([[3.0, 4, 30, 20]]).repeat(count, 1) + torch.arange(count)[:, None]
+    together = masks.paste_whole(probabilities, boxes, (40, 50))
+    for index in range(count):
+        alone = masks.paste_whole(probabilities[index : index + 1], boxes[index : index + 1], (40, 50))
+        assert (together[index] == alone[0]).all()
