@@ -148,7 +148,8 @@ def start_from(model: QueryInst, config: ModelConfig, path: str, names: Sequence
     )
     kept = f"{len(checkpoint.weights) - len(fresh)} of {len(checkpoint.weights)} tensors from {path}"
     classes = f"{len(checkpoint.category_ids)} classes there, {model.num_classes} here"
-    return kept + (f"; {len(fresh)} class layers start fresh ({classes})" if fresh else "")
+    layers = {name.rpartition(".")[0] for name in fresh}
+    return kept + (f"; {len(layers)} class layers start fresh ({classes})" if fresh else "")
 
 
 def start_backbone(backbone: nn.Module, name: str, weights: str) -> str:
