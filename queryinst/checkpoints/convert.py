@@ -229,13 +229,12 @@ def complete(weights: State, model: nn.Module, where: str, fresh: Sequence[str] 
     return {name: weights.get(name, value) for name, value in wanted.items()}
 
 
-def backbone_weights(content: Any, name: str, where: str) -> tuple[State, str]:
-    """Weights for our backbone `name` from a file of any kind of backbone, and the kind.
+def backbone_weights(translated: Translated, name: str, where: str) -> State:
+    """Weights for our backbone `name` from a file of any kind of backbone.
 
     Raises:
         UserError: it is not a file of backbone weights, or of another backbone.
     """
-    translated = translate(content, where)
     if translated.origin.whole:
         raise UserError(
             f"{where} is a whole model of {translated.origin.label}, not a backbone: convert it, and give weights="
@@ -244,7 +243,7 @@ def backbone_weights(content: Any, name: str, where: str) -> tuple[State, str]:
     if found.name != name:
         raise UserError(f"{where} is a {found.name}; set backbone={found.name}, or give weights of {name}")
     model = build_backbone(dataclasses.replace(found, frozen_stages=-1))
-    return complete(translated.weights, model, where, fresh=("out_norms.",)), translated.origin.label
+    return complete(translated.weights, model, where, fresh=("out_norms.",))
 
 
 def some(names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import torchvision
 from torch import Tensor, nn
 
-from queryinst.checkpoints.convert import backbone_weights, complete, some
+from queryinst.checkpoints.convert import backbone_weights, complete, some, translate
 from queryinst.checkpoints.read import read, read_safetensors, write_safetensors
 from queryinst.config import ModelConfig, TrainConfig
 from queryinst.errors import UserError
@@ -172,7 +172,9 @@ def start_backbone(backbone: nn.Module, name: str, weights: str) -> str:
         label = "converted"
     else:
         content = _imagenet(name) if weights == "imagenet" else read(weights)
-        state, label = backbone_weights(content, name, f"backbone.weights={weights}")
+        where = f"backbone.weights={weights}"
+        translated = translate(content, where)
+        state, label = backbone_weights(translated, name, where), translated.origin.label
     backbone.load_state_dict(state, strict=False)  # proved complete, but for a Swin's output norms
     return f"backbone: {len(state)} tensors from {weights} ({label})"
 

@@ -69,7 +69,7 @@ def convert(source: Path, destination: Path, annotations: Path | None = None, al
         else:
             _only_for_others(annotations, aligned)
             name = backbone_of(translated.weights).name
-            weights, _ = backbone_weights(content, name, str(source))
+            weights = backbone_weights(translated, name, str(source))
             write_safetensors(destination, weights, {"kind": "backbone", "name": name, "source": origin})
             yield f"architecture  backbone {name}; use it with backbone={name} backbone.weights={destination}"
         yield f"used          {len(translated.weights)} tensors under our names, none left over, none missing"

@@ -109,8 +109,14 @@ class CocoDataModule(pl.LightningDataModule):
 
     def batches_per_epoch(self, limit: int | None = None) -> int:
         """Loader batches of one device in an epoch, at most `limit`."""
-        batches = max(1, len(self.training_images()) // (self.data.batch_size // self.accumulate))
+        sampler = self._sampler(self.data.batch_size // self.accumulate)
+        batches = len(sampler) // sampler.batch
         return min(batches, limit or batches)
+
+    def _sampler(self, batch: int, rank: int = 0, world: int = 1) -> EpochSampler:
+        images = self.training_images()
+        tall = np.array([image.height > image.width for image in images]) if self.data.group_by_aspect else None
+        return EpochSampler(len(images), batch, self.seed, rank, world, tall)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         images, source = self.training_images(), self.file("train")
@@ -120,8 +126,7 @@ class CocoDataModule(pl.LightningDataModule):
             images, geometry, source.instances, self.data.mask_size, self.seed, colours, substitute=True
         )
         batch = self.per_device()
-        tall = np.array([image.height > image.width for image in images]) if self.data.group_by_aspect else None
-        sampler = EpochSampler(len(images), batch, self.seed, *self._rank(), groups=tall)
+        sampler = self._sampler(batch, *self._rank())
         sampler.resume(*self._begin)  # Lightning asks for the first batches before it tells a sampler the epoch
         return self._loader(dataset, sampler, batch)
 

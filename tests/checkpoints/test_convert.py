@@ -13,7 +13,7 @@ from conftest import ROOT, Run
 from conftest import TINY as TINY_RUN
 from test_load import saved
 
-from queryinst.checkpoints.convert import backbone_weights
+from queryinst.checkpoints.convert import backbone_weights, translate
 from queryinst.checkpoints.load import load, start_backbone, start_from
 from queryinst.checkpoints.published import convert
 from queryinst.checkpoints.read import read
@@ -137,7 +137,7 @@ def test_paddles_bfloat16(tmp_path: Path):
     name = "conv1.conv1.conv.weight"
     state[name] = torch.from_numpy(state[name]).bfloat16().view(torch.uint16).numpy()
     (tmp_path / "weights").write_bytes(pickle.dumps(state))
-    weights, _ = backbone_weights(read(tmp_path / "weights"), "resnet50", "weights")
+    weights = backbone_weights(translate(read(tmp_path / "weights"), "weights"), "resnet50", "weights")
     assert weights["body.conv1.weight"].equal(ours["body.conv1.weight"].bfloat16().float())
 
 
@@ -259,7 +259,7 @@ def test_backbones(tmp_path: Path, kind: str, name: str):
 
 def test_a_whole_model_is_no_backbone(tmp_path: Path):
     with pytest.raises(UserError, match="whole model of MMDetection, not a backbone"):
-        backbone_weights(torch.load(published(tmp_path / "a.pth")), "resnet18", "a.pth")
+        backbone_weights(translate(torch.load(published(tmp_path / "a.pth")), "a.pth"), "resnet18", "a.pth")
 
 
 def test_the_command_and_what_its_result_is_good_for(workplace: Path, run: Run):

@@ -140,3 +140,11 @@ def test_a_broken_validation_image_is_found_before_training(shapes_root: Path, c
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"image 500003 .*(cannot be read|is 1x1, but its annotations say)"):
         module(shapes_root).check()
+
+
+def test_steps_of_an_epoch_are_what_the_loader_gives(shapes_root: Path):
+    """Also where grouping by aspect ratio leaves out a part of a batch of each kind: the schedule counts these."""
+    for group in (False, True):
+        for batch in (2, 5, 7):
+            data = module(shapes_root, keep_empty=True, group_by_aspect=group, batch_size=batch)
+            assert data.batches_per_epoch() == len(data.train_dataloader()) == len(list(data.train_dataloader()))
