@@ -29,7 +29,7 @@ def segmentation(rng: np.random.Generator, as_rle: bool = False) -> tuple[Any, l
     area = round(float(cv2.contourArea(outline.astype(np.float32))), 4)
     if not as_rle:
         return [outline.ravel().tolist()], box, area
-    rle = mask_ops.encode(mask_ops.LocalMask(mask_ops.rasterise([outline], HEIGHT, WIDTH), 0, 0), (HEIGHT, WIDTH))
+    rle = mask_ops.encode(mask_ops.LocalMask(mask_ops.rasterise([[outline]], HEIGHT, WIDTH)[0], 0, 0), (HEIGHT, WIDTH))
     return {**rle, "counts": rle["counts"].decode()}, box, area
 
 

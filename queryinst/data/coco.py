@@ -20,7 +20,7 @@ from queryinst.data import validation
 from queryinst.data.colours import distort
 from queryinst.data.images import ImageFile, read_image
 from queryinst.data.index import Index, build, digest_of, find, no_garbage, save
-from queryinst.data.transforms import Geometry, Instance
+from queryinst.data.transforms import Geometry, Instances
 from queryinst.errors import UserError
 from queryinst.ops import masks as mask_ops
 from queryinst.structures import Targets
@@ -138,15 +138,13 @@ class CocoFile:
         """The annotations that are objects to learn: no crowd regions, nothing ignored, nothing below a pixel."""
         return [a for a in self.annotations(image) if is_learnable(a, image.height, image.width)]
 
-    def instances(self, image: ImageFile) -> list[Instance]:
+    def instances(self, image: ImageFile) -> Instances:
         """What there is to learn in an image."""
-        found = []
-        for annotation in self.learnable(image):
-            x, y, width, height = annotation["bbox"]
-            box = np.array([x, y, x + width, y + height], np.float64)
-            label = self._labels[annotation["category_id"]]
-            found.append(Instance(box, label, outline_of(annotation["segmentation"])))
-        return found
+        found = self.learnable(image)
+        boxes = np.array([annotation["bbox"] for annotation in found], np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        labels = np.array([self._labels[annotation["category_id"]] for annotation in found], np.int64)
+        return Instances(boxes, labels, [outline_of(annotation["segmentation"]) for annotation in found])
 
 
 def is_learnable(annotation: dict[str, Any], height: int, width: int) -> bool:
@@ -184,9 +182,9 @@ def outline_of(segmentation: Any) -> mask_ops.Polygons | mask_ops.LocalMask:
     return mask_ops.decode(segmentation)
 
 
-def nothing(image: ImageFile) -> list[Instance]:
+def nothing(image: ImageFile) -> Instances:
     """No instances. A function with a name, so that every way to start a loader process can send it."""
-    return []
+    return Instances.none()
 
 
 @dataclass(frozen=True)
@@ -220,7 +218,7 @@ class CocoDataset(Dataset[Sample]):
         self,
         images: Sequence[ImageFile],
         geometry: GeometryOf,
-        instances: Callable[[ImageFile], list[Instance]] = nothing,
+        instances: Callable[[ImageFile], Instances] = nothing,
         mask_size: int = 8,
         seed: int = 0,
         photometric: float = 0.0,
@@ -248,19 +246,22 @@ class CocoDataset(Dataset[Sample]):
                 image, pixels, instances, np.random.default_rng([self.seed, epoch, position]), tuple(problems)
             )
         return Sample(
-            torch.zeros(3, 32, 32, dtype=torch.uint8), (32, 32), -1, self._targets([], 32, 32), tuple(problems)
+            torch.zeros(3, 32, 32, dtype=torch.uint8),
+            (32, 32),
+            -1,
+            self._targets(Instances.none(), 32, 32),
+            tuple(problems),
         )
 
     def _sample(
         self,
         image: ImageFile,
         pixels: NDArray[np.uint8],
-        instances: list[Instance],
+        instances: Instances,
         rng: np.random.Generator,
         problems: tuple[str, ...],
     ) -> Sample:
         geometry = self.geometry(image.height, image.width, rng)
-        moved = [geometry.instance(instance) for instance in instances]
         pixels = geometry.image(pixels)
         if self.photometric and rng.random() < self.photometric:
             pixels = distort(pixels, rng)
@@ -268,23 +269,16 @@ class CocoDataset(Dataset[Sample]):
             image=torch.from_numpy(np.stack(cv2.split(pixels))),  # a tenth of a transpose's time
             original_size=(image.height, image.width),
             image_id=image.id,
-            targets=self._targets(
-                [instance for instance in moved if instance is not None], geometry.height, geometry.width
-            ),
+            targets=self._targets(geometry.instances(instances), geometry.height, geometry.width),
             problems=problems,
         )
 
-    def _targets(self, instances: list[Instance], height: int, width: int) -> Targets:
-        size = self.mask_size
-        masks = np.zeros((len(instances), size, size), np.uint8)
-        regions = np.zeros((len(instances), 4), np.float32)
-        for index, instance in enumerate(instances):
-            regions[index] = instance.region(height, width, size)
-            masks[index] = instance.draw(regions[index], size)
+    def _targets(self, instances: Instances, height: int, width: int) -> Targets:
+        regions = instances.regions(height, width, self.mask_size)
         return Targets(
-            boxes=torch.as_tensor(np.array([instance.box for instance in instances], np.float32).reshape(-1, 4)),
-            labels=torch.tensor([instance.label for instance in instances], dtype=torch.int64),
-            masks=torch.from_numpy(masks),
+            boxes=torch.from_numpy(instances.boxes.astype(np.float32)),
+            labels=torch.from_numpy(instances.labels),
+            masks=torch.from_numpy(instances.draw(regions, self.mask_size)),
             mask_boxes=torch.from_numpy(regions),
             counts=[len(instances)],
         )

@@ -6,7 +6,8 @@ travel as vertices, and a run-length mask as the bitmap of its own box. No bitma
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import itertools
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -21,58 +22,81 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Instance:
-    """One object to learn: its box (xyxy), its label, and its outline with the affine map that places it."""
+class Instances:
+    """The G objects to learn of an image, and the affine map that places their outlines: x becomes scale * x + offset.
 
-    box: Array
-    label: int
-    outline: Polygons | LocalMask
-    scale: Array | float = 1.0  # x, y: pixels of the frame per pixel of the outline
-    offset: Array | float = 0.0
+    All of them are moved and drawn at once: sixty small calls an image would take longer than its decoding.
+    """
 
-    def extent(self) -> Array:
-        """(4,) xyxy of the outline in the frame."""
-        if isinstance(self.outline, LocalMask):
-            height, width = self.outline.bitmap.shape
-            corners = np.array(
-                [[self.outline.left, self.outline.top], [self.outline.left + width, self.outline.top + height]]
-            )
-        else:
-            corners = np.concatenate(self.outline)
-        corners = corners * self.scale + self.offset
-        return np.concatenate([corners.min(axis=0), corners.max(axis=0)])
+    boxes: Array  # (G, 4) xyxy
+    labels: NDArray[np.int64]  # (G,)
+    outlines: list[Polygons | LocalMask]  # G of them
+    scale: Array = field(default_factory=lambda: np.ones(2))  # x, y: pixels of the frame per pixel of an outline
+    offset: Array = field(default_factory=lambda: np.zeros(2))
 
-    def region(self, height: int, width: int, size: int) -> Array:
-        """The part (4,) xyxy of a (height, width) image that a stored mask of side `size` covers.
+    @classmethod
+    def none(cls) -> Instances:
+        return cls(np.zeros((0, 4)), np.zeros(0, np.int64), [])
+
+    def __len__(self) -> int:
+        return len(self.outlines)
+
+    def extents(self) -> Array:
+        """(G, 4) xyxy of the outlines in the frame."""
+        if not self.outlines:
+            return np.zeros((0, 4))
+        corners = [_corners(outline) if isinstance(outline, LocalMask) else outline for outline in self.outlines]
+        points = np.concatenate([piece for pieces in corners for piece in pieces]) * self.scale + self.offset
+        begins = np.cumsum([0, *(sum(map(len, pieces)) for pieces in corners[:-1])])
+        return np.hstack([np.minimum.reduceat(points, begins), np.maximum.reduceat(points, begins)])
+
+    def regions(self, height: int, width: int, size: int) -> NDArray[np.float32]:
+        """The part (G, 4) xyxy of a (height, width) image that each stored mask of side `size` covers.
 
         Whole pixels around what is visible of the outline, with one to spare. Where that is shorter than `size`, the
         stored mask has the image's own pixels, and the targets cut out of it are exactly those of a full bitmap.
         """
-        x0, y0, x1, y1 = self.extent()
-        left, right = _interval(x0, x1, width, size)
-        top, bottom = _interval(y0, y1, height, size)
-        return np.array([left, top, right, bottom])
+        extents, limit = self.extents(), np.array([width, height])
+        first = np.floor(np.clip(extents[:, :2], 0, limit)) - 1
+        last = np.ceil(np.clip(extents[:, 2:], 0, limit)) + 1
+        canvas = -(-limit // STRIDES[-1]) * STRIDES[-1]  # as the batch will be padded
+        inside = np.clip(first, 0, np.maximum(canvas - size, 0))  # so that its border is the stored mask's border
+        large = last - first > size
+        regions = np.hstack([np.where(large, first, inside), np.where(large, last, inside + size)])
+        return regions.astype(np.float32)
 
-    def draw(self, region: Array, size: int) -> NDArray[np.uint8]:
-        """(size, size) uint8: the outline as seen through `region`."""
-        zoom = size / (region[2:] - region[:2])
-        scale, offset = self.scale * zoom, (self.offset - region[:2]) * zoom
-        if isinstance(self.outline, LocalMask):
-            bitmap, left, top = self.outline
-            if bitmap.size == 0:
-                return np.zeros((size, size), np.uint8)
-            shift = scale * (np.array([left, top]) + 0.5) + offset - 0.5  # between pixel centres
-            return np.asarray(_warp(bitmap * 255, scale, shift, size, size, cv2.BORDER_CONSTANT) >= 128, np.uint8)
-        return rasterise([polygon * scale + offset for polygon in self.outline], size, size)
+    def draw(self, regions: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
+        """(G, size, size) uint8 of 0 and 1: each outline as seen through its region."""
+        masks = np.zeros((len(self), size, size), np.uint8)
+        zoom = size / (regions[:, 2:] - regions[:, :2])
+        scale, offset = self.scale * zoom, (self.offset - regions[:, :2]) * zoom
+        drawn, polygons = [], []
+        for index, outline in enumerate(self.outlines):
+            if not isinstance(outline, LocalMask):
+                drawn.append(index)
+                polygons.append(outline)
+            elif outline.bitmap.size:
+                shift = scale[index] * (np.array([outline.left, outline.top]) + 0.5) + offset[index] - 0.5  # centres
+                seen = _warp(outline.bitmap * 255, scale[index], shift, size, size, cv2.BORDER_CONSTANT)
+                masks[index] = seen >= 128
+        if drawn:
+            masks[drawn] = rasterise(_placed(polygons, scale[drawn], offset[drawn]), size, size)
+        return masks
 
 
-def _interval(low: float, high: float, limit: int, size: int) -> tuple[float, float]:
-    canvas = -(-limit // STRIDES[-1]) * STRIDES[-1]  # as the batch will be padded
-    first, last = np.floor(np.clip(low, 0, limit)) - 1, np.ceil(np.clip(high, 0, limit)) + 1
-    if last - first > size:
-        return first, last
-    first = max(0.0, min(first, canvas - size))  # inside the canvas, so that its border is the stored mask's border
-    return first, first + size
+def _corners(mask: LocalMask) -> list[Array]:
+    height, width = mask.bitmap.shape
+    return [np.array([[mask.left, mask.top], [mask.left + width, mask.top + height]], np.float64)]
+
+
+def _placed(outlines: list[Polygons], scale: Array, offset: Array) -> list[Polygons]:
+    """The outlines, each moved by its own map."""
+    lengths = [sum(map(len, polygons)) for polygons in outlines]
+    points = np.concatenate([polygon for polygons in outlines for polygon in polygons])
+    points = points * np.repeat(scale, lengths, axis=0) + np.repeat(offset, lengths, axis=0)
+    ends = itertools.accumulate((len(polygon) for polygons in outlines for polygon in polygons), initial=0)
+    pieces = (points[begin:end] for begin, end in itertools.pairwise(ends))
+    return [list(itertools.islice(pieces, len(polygons))) for polygons in outlines]
 
 
 @dataclass(frozen=True)
@@ -114,14 +138,17 @@ class Geometry:
         shift = self.scale * 0.5 + self.offset - 0.5  # between pixel centres
         return _warp(pixels, self.scale, shift, self.height, self.width, cv2.BORDER_REPLICATE)
 
-    def instance(self, instance: Instance) -> Instance | None:
-        """The instance in the new frame, or None where none of its box is left; the box is clipped, not recomputed."""
-        corners = instance.box.reshape(2, 2) * self.scale + self.offset
-        box = np.concatenate([corners.min(axis=0), corners.max(axis=0)]).clip(0, [self.width, self.height] * 2)
-        if not (box[2:] > box[:2]).all():
-            return None
-        return replace(
-            instance, box=box, scale=instance.scale * self.scale, offset=instance.offset * self.scale + self.offset
+    def instances(self, instances: Instances) -> Instances:
+        """Those that are left in the new frame; boxes are clipped, not computed anew."""
+        corners = instances.boxes.reshape(-1, 2, 2) * self.scale + self.offset
+        boxes = np.hstack([corners.min(axis=1), corners.max(axis=1)]).clip(0, [self.width, self.height] * 2)
+        kept = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+        return Instances(
+            boxes[kept],
+            instances.labels[kept],
+            [instances.outlines[index] for index in kept],
+            instances.scale * self.scale,
+            instances.offset * self.scale + self.offset,
         )
 
 

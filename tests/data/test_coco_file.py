@@ -12,7 +12,7 @@ from PIL import Image
 
 from queryinst.config import AugmentationConfig
 from queryinst.data.coco import CocoDataset, CocoFile
-from queryinst.data.images import image_file, read_image
+from queryinst.data.images import ImageFile, image_file, read_image
 from queryinst.data.transforms import EvaluationGeometry
 from queryinst.errors import UserError
 
@@ -56,9 +56,9 @@ def test_labels_follow_ascending_category_ids(folder: Path):
     source = read(folder, content())
     assert source.categories.ids == (2, 9)
     assert source.categories.names == ("dog", "cat")
-    (instance,) = source.instances(source.images[0])
-    assert instance.label == 1
-    assert instance.box.tolist() == [10, 10, 30, 30]
+    instances = source.instances(source.images[0])
+    assert instances.labels.tolist() == [1]
+    assert instances.boxes.tolist() == [[10, 10, 30, 30]]
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,7 @@ def test_labels_follow_ascending_category_ids(folder: Path):
 )
 def test_what_is_not_learned(folder: Path, changes: dict[str, Any]):
     source = read(folder, content(annotation(**changes), annotation(id=8, bbox=[1, 2, 30, 20])))
-    (instance,) = source.instances(source.images[0])
-    assert instance.box.tolist() == [1, 2, 31, 22]
+    assert source.instances(source.images[0]).boxes.tolist() == [[1, 2, 31, 22]]
     assert len(source.annotations(source.images[0])) == 2
 
 
@@ -235,6 +234,19 @@ def test_a_photo_of_a_camera_on_its_side(folder: Path):
     data["annotations"] = []
     with pytest.raises(UserError, match="see its EXIF orientation"):
         read_image(read(folder, data).images[0])
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True, "quality": 30}], ids=str)
+def test_a_jpeg_has_the_pixels_that_pillow_reads(folder: Path, options: dict[str, Any]):
+    path = folder / "images" / "photo.jpg"
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
+    Image.fromarray(pixels).resize((50, 40)).save(path, **options)
+    with Image.open(path) as picture:
+        expected = np.asarray(picture.convert("RGB"))
+    assert (read_image(ImageFile(1, path, 40, 50)) == expected).all()
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(UserError, match=r"image 1 \(.*photo\.jpg\) cannot be read: .*truncated"):
+        read_image(ImageFile(1, path, 40, 50))
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA", "1", "LA"])

@@ -69,10 +69,9 @@ def same(source: CocoFile, data: dict[str, Any]) -> None:
         assert source.annotations(image) == expected
         found = source.instances(image)
         assert len(found) == len(source.learnable(image)) == sum("ignore" not in a for a in expected)
-        for instance, annotation in zip(found, source.learnable(image), strict=True):
-            assert instance.box.tolist() == [1, 2.5, 21, 22.5]
-            outline = coco.outline_of(annotation["segmentation"])
-            both = zip(instance.outline, outline, strict=True)
+        assert (found.boxes == [1, 2.5, 21, 22.5]).all()
+        for ours, annotation in zip(found.outlines, source.learnable(image), strict=True):
+            both = zip(ours, coco.outline_of(annotation["segmentation"]), strict=True)
             assert all(np.array_equal(one, other) for one, other in both)
     made = source.content
     assert {a["id"] for a in made["annotations"]} == {a["id"] for a in data["annotations"]}

@@ -6,22 +6,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from queryinst.config import AugmentationConfig
-from queryinst.data.transforms import EvaluationGeometry, Geometry, Instance, TrainGeometry, fit
+from queryinst.data.transforms import EvaluationGeometry, Geometry, Instances, TrainGeometry, fit
 from queryinst.ops.masks import LocalMask, rasterise
 
 SIDE = 112
 DIAMOND = [np.array([[30.2, 10.1], [49.7, 29.6], [30.4, 49.8], [10.3, 30.7]])]
 
 
-def diamond(as_bitmap: bool) -> Instance:
-    outline = LocalMask(rasterise(DIAMOND, 60, 80)[10:50, 10:50], 10, 10) if as_bitmap else DIAMOND
-    return Instance(np.array([10.0, 10, 50, 50]), 0, outline)
+def diamond(as_bitmap: bool) -> Instances:
+    outline = LocalMask(rasterise([DIAMOND], 60, 80)[0, 10:50, 10:50], 10, 10) if as_bitmap else DIAMOND
+    return Instances(np.array([[10.0, 10, 50, 50]]), np.zeros(1, np.int64), [outline])
 
 
-def whole(instance: Instance, geometry: Geometry) -> np.ndarray:
-    """The stored mask as a bitmap of the frame."""
-    region = instance.region(geometry.height, geometry.width, SIDE)
-    stored = instance.draw(region, SIDE)
+def whole(instance: Instances, geometry: Geometry) -> np.ndarray:
+    """The stored mask of one object as a bitmap of the frame."""
+    regions = instance.regions(geometry.height, geometry.width, SIDE)
+    (region,), (stored,) = regions, instance.draw(regions, SIDE)
     y, x = np.mgrid[: geometry.height, : geometry.width] + 0.5
     column = ((x - region[0]) / (region[2] - region[0]) * SIDE).astype(int)
     row = ((y - region[1]) / (region[3] - region[1]) * SIDE).astype(int)
@@ -64,9 +64,8 @@ def test_flip_twice_is_nothing():
         np.random.default_rng(0).integers(0, 255, (60, 80, 3)).astype(np.uint8),
     )
     assert (twice.image(pixels) == pixels).all()
-    moved = twice.instance(diamond(False))
-    assert moved is not None
-    assert (moved.box == [10, 10, 50, 50]).all()
+    moved = twice.instances(diamond(False))
+    assert (moved.boxes == [10, 10, 50, 50]).all()
     assert (Geometry.identity(60, 80).flip().image(pixels) == pixels[:, ::-1]).all()
 
 
@@ -75,11 +74,11 @@ def test_flip_twice_is_nothing():
 def test_box_and_mask_agree_after_every_chain(chain: list[tuple], as_bitmap: bool):
     """The moved mask is the moved outline drawn afresh, and no pixel of it lies outside the moved box."""
     geometry = build(chain)
-    moved = geometry.instance(diamond(as_bitmap))
+    moved = geometry.instances(diamond(as_bitmap))
     expected = rasterise(
-        [polygon * geometry.scale + geometry.offset for polygon in DIAMOND], geometry.height, geometry.width
-    )
-    if moved is None:
+        [[polygon * geometry.scale + geometry.offset for polygon in DIAMOND]], geometry.height, geometry.width
+    )[0]
+    if not len(moved):
         assert expected.sum() <= geometry.height + geometry.width
         return
     drawn = whole(moved, geometry)
@@ -88,18 +87,17 @@ def test_box_and_mask_agree_after_every_chain(chain: list[tuple], as_bitmap: boo
     y, x = np.nonzero(drawn)
     slack = 1.5 + 1.5 * np.abs(geometry.scale).max() * as_bitmap
     if len(x):
-        assert x.min() >= moved.box[0] - slack
-        assert x.max() + 1 <= moved.box[2] + slack
-        assert y.min() >= moved.box[1] - slack
-        assert y.max() + 1 <= moved.box[3] + slack
+        assert x.min() >= moved.boxes[0][0] - slack
+        assert x.max() + 1 <= moved.boxes[0][2] + slack
+        assert y.min() >= moved.boxes[0][1] - slack
+        assert y.max() + 1 <= moved.boxes[0][3] + slack
 
 
 def test_a_crop_is_the_crop_of_the_rendered_mask():
     geometry = Geometry.identity(60, 80).crop(20, 15, 30, 40)
     for as_bitmap in (False, True):
-        moved = geometry.instance(diamond(as_bitmap))
-        assert moved is not None
-        differs = (whole(moved, geometry) != rasterise(DIAMOND, 60, 80)[15:45, 20:60]).sum()
+        moved = geometry.instances(diamond(as_bitmap))
+        differs = (whole(moved, geometry) != rasterise([DIAMOND], 60, 80)[0, 15:45, 20:60]).sum()
         assert differs <= (0 if as_bitmap else 6)  # pycocotools rounds vertices left of the frame the other way
 
 
@@ -112,21 +110,44 @@ def test_image_and_box_move_together():
         [("flip",), ("resize", 90, 100), ("crop", 0.2, 0.2, 0.8, 0.8), ("resize", 140, 130)],
     ):
         geometry = build(chain)
-        moved = geometry.instance(diamond(False))
-        assert moved is not None
+        moved = geometry.instances(diamond(False))
         y, x = np.nonzero(geometry.image(pixels)[..., 0] > 127)
-        np.testing.assert_allclose([x.min(), y.min(), x.max() + 1, y.max() + 1], moved.box, atol=1.01)
+        np.testing.assert_allclose([x.min(), y.min(), x.max() + 1, y.max() + 1], moved.boxes[0], atol=1.01)
 
 
 def test_an_object_outside_the_crop_is_gone():
-    assert Geometry.identity(60, 80).crop(60, 0, 60, 20).instance(diamond(False)) is None
+    assert len(Geometry.identity(60, 80).crop(60, 0, 60, 20).instances(diamond(False))) == 0
 
 
 def test_small_objects_keep_the_images_pixels():
-    region = diamond(False).region(60, 80, SIDE)
+    (region,) = diamond(False).regions(60, 80, SIDE)
     assert (region[2:] - region[:2] == SIDE).all()
-    large = Instance(np.array([0.0, 0, 500, 300]), 0, [np.array([[0.0, 0], [500, 0], [500, 300], [0, 300]])])
-    assert (large.region(640, 640, SIDE) == [-1, -1, 501, 301]).all()
+    outline = [np.array([[0.0, 0], [500, 0], [500, 300], [0, 300]])]
+    large = Instances(np.array([[0.0, 0, 500, 300]]), np.zeros(1, np.int64), [outline])
+    assert (large.regions(640, 640, SIDE) == [[-1, -1, 501, 301]]).all()
+
+
+def test_many_objects_at_once_are_each_alone():
+    """Polygons, bitmaps and objects of several parts, moved and drawn together, in an order that mixes them."""
+    two = [DIAMOND[0] * 0.4, DIAMOND[0] * 0.5 + 30]
+    empty = LocalMask(np.zeros((0, 0), np.uint8), 40, 20)
+    bitmap = diamond(True).outlines[0]
+    outlines = [two, bitmap, DIAMOND, empty, two[1:], bitmap]
+    boxes = np.array(
+        [[4.0, 4, 56, 56], [10, 10, 50, 50], [70, 10, 79, 50], [10, 10, 50, 50], [34, 34, 56, 56], [1, 2, 3, 4]]
+    )
+    labels = np.arange(6)
+    geometry = build([("flip",), ("resize", 90, 100), ("crop", 0.2, 0.2, 0.8, 0.8)])
+    together = geometry.instances(Instances(boxes, labels, outlines))
+    assert together.labels.tolist() == [0, 1, 2, 3, 4]  # the last leaves the frame
+    regions = together.regions(geometry.height, geometry.width, SIDE)
+    drawn = together.draw(regions, SIDE)
+    assert drawn.any(axis=(1, 2)).tolist() == [True, True, True, False, True]
+    for index, label in enumerate(together.labels):
+        alone = geometry.instances(Instances(boxes[[label]], labels[[label]], [outlines[label]]))
+        assert (alone.boxes == together.boxes[[index]]).all()
+        assert (alone.regions(geometry.height, geometry.width, SIDE) == regions[[index]]).all()
+        assert (alone.draw(regions[[index]], SIDE) == drawn[[index]]).all()
 
 
 @pytest.mark.parametrize(

@@ -82,4 +82,4 @@ def test_rasterise_unites_polygons_and_cuts_at_the_frame():
     expected = np.zeros((10, 10), np.uint8)
     expected[2:6, 0:4] = 1
     expected[4:10, 3:8] = 1
-    assert (rasterise(squares, 10, 10) == expected).all()
+    assert (rasterise([squares], 10, 10) == expected).all()

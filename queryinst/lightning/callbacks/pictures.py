@@ -76,7 +76,7 @@ def ground_truth(pixels: NDArray[np.uint8], image: ImageFile, source: CocoFile) 
         masks.append(
             outline
             if isinstance(outline, LocalMask)
-            else LocalMask(rasterise(outline, image.height, image.width), 0, 0)
+            else LocalMask(rasterise([outline], image.height, image.width)[0], 0, 0)
         )
         captions.append(names[annotation["category_id"]] + (" (crowd)" if annotation.get("iscrowd") else ""))
     return draw.overlay(pixels, masks, captions)
