@@ -11,6 +11,7 @@ from conftest import ROOT, Run
 from queryinst.benchmarks import data, masks, opening, scenes
 from queryinst.config import TrainConfig
 from queryinst.data.coco import CocoDataset, CocoFile
+from queryinst.data.index import SMALLEST
 from queryinst.data.transforms import TrainGeometry
 from queryinst.studies.command import compose
 
@@ -27,6 +28,7 @@ def test_data_opens_a_large_file(run: Run):
     assert code == 0
     assert "opening 30 images, 200 annotations" in said
     assert re.search(r"first time +[\d.]+ s, peak [\d.]+ GiB", said)
+    assert re.search(r"holds -?\d+ MB more, and shares -?\d+ MB", said)
 
 
 def test_masks_are_equal(run: Run):
@@ -69,6 +71,16 @@ def test_generated_annotations_are_read(tmp_path: Path):
     assert len(source.images) == 20
     assert sum(len(source.annotations(image)) for image in source.images) == 300
     assert opening.open_in_process(source.path).images == 20
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says whose memory is whose")
+def test_a_loader_process_shares_a_large_file(tmp_path: Path):
+    scenes.write_annotations(tmp_path / "instances.json", 2000, 60_000)
+    size = (tmp_path / "instances.json").stat().st_size
+    assert size > SMALLEST
+    own, shared = opening.serve_in_process(tmp_path / "instances.json")
+    assert shared > 0.8 * size
+    assert own < 0.2 * size
 
 
 @pytest.mark.parametrize("count", [1, 7])
