@@ -187,6 +187,13 @@ def nothing(image: ImageFile) -> Instances:
     return Instances.none()
 
 
+def _planes(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3) to (3, H, W), in a tenth of a transpose's time."""
+    planes = np.empty((3, *pixels.shape[:2]), np.uint8)
+    cv2.split(pixels, list(planes))
+    return planes
+
+
 @dataclass(frozen=True)
 class Sample:
     """One image ready to be batched."""
@@ -266,7 +273,7 @@ class CocoDataset(Dataset[Sample]):
         if self.photometric and rng.random() < self.photometric:
             pixels = distort(pixels, rng)
         return Sample(
-            image=torch.from_numpy(np.stack(cv2.split(pixels))),  # a tenth of a transpose's time
+            image=torch.from_numpy(_planes(pixels)),
             original_size=(image.height, image.width),
             image_id=image.id,
             targets=self._targets(geometry.instances(instances), geometry.height, geometry.width),
