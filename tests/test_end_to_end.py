@@ -105,6 +105,7 @@ def test_stop_and_resume_ends_as_if_never_stopped(
 ):
     """Ended from outside in the middle of an epoch, loading in two processes, and started again, loading in none.
 
+    The signal goes to the loader processes too, as a cluster sends it.
     The same weights, optimizer, schedule, metrics and rows to the last bit. `experiments/exact_resume` does it often.
     """
     command = [*RESUME, *settings]
@@ -114,13 +115,14 @@ def test_stop_and_resume_ends_as_if_never_stopped(
     shutil.rmtree(workplace / "outputs")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-m", "queryinst.train", *command, "data.num_workers=2"]
-    with subprocess.Popen(words, cwd=workplace, env=environment, stdout=subprocess.DEVNULL) as process:
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "start_new_session": True}
+    with subprocess.Popen(words, cwd=workplace, env=environment, **quiet) as process:
         until = time.monotonic() + 120
         while not list(workplace.glob("outputs/*/last.ckpt")):
             assert process.poll() is None, "it ended by itself"
             assert time.monotonic() < until, "no checkpoint within two minutes"
             time.sleep(0.01)
-        process.send_signal(number)
+        os.killpg(process.pid, number)
     assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)
     assert not list(workplace.glob("outputs/*/result.json"))
     before = torch.load(only(workplace, "outputs/*/last.ckpt"), weights_only=True)["global_step"]

@@ -1,6 +1,7 @@
 """Which files, which split, which batches: the data of a training run."""
 
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -201,12 +202,16 @@ def loader(dataset: CocoDataset, sampler: Any, batch: int, workers: int) -> Data
         collate_fn=collate,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_one_thread,
+        worker_init_fn=_begin_worker,
     )
 
 
-def _one_thread(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
     cv2.setNumThreads(0)
+    # A cluster, and Ctrl+C, tell all processes of a job to leave. The training process must save first, and for that
+    # needs nothing to break: this one ends when it is asked to by that one, or finds it gone.
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _difference(train: Categories, val: Categories) -> str:
