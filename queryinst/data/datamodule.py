@@ -157,7 +157,8 @@ class CocoDataModule(pl.LightningDataModule):
         return float(shares[0]), float(shares[1])
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        dataset = CocoDataset(self.file("val").images, EvaluationGeometry(self.augmentation))
+        source = self.file("val")  # its objects are not for training: callbacks match them
+        dataset = CocoDataset(source.images, EvaluationGeometry(self.augmentation), source.instances)
         return self._loader(dataset, FixedSampler(len(dataset), *self._rank()), self.per_device())
 
     def _rank(self) -> tuple[int, int]:

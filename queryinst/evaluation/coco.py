@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from queryinst.evaluation.diagnosis import diagnose
 from queryinst.evaluation.matches import Matches, frame_of, matches_of
@@ -32,12 +33,15 @@ class CocoEvaluator:
 
     Attributes:
         matches: see `queryinst.evaluation.matches`.
+        precision: of the last `compute`, by kind ("bbox", "segm"): (10 IoU thresholds, 101 recalls, K), all areas, 100
+            detections an image; -1 for a class without objects.
         diagnosis: where `compute` found a box or mask AP of nearly 0, a paragraph that says why; else empty.
     """
 
     def __init__(self, content: dict[str, Any], backend: str = "pycocotools", keep_matches: bool = False) -> None:
         self.backend, self.keep_matches = backend, keep_matches
         self.matches: Matches = {}
+        self.precision: dict[str, NDArray[np.float64]] = {}
         self.content = content
         self.categories = sorted(content["categories"], key=lambda category: category["id"])
         self.results: dict[int, list[dict[str, Any]]] = {}
@@ -75,7 +79,7 @@ class CocoEvaluator:
             stats, precision = self._evaluate(kind, truth, found)
             metrics |= {f"{kind}_{name}": _defined(value) for name, value in zip(STATS, stats, strict=False)}
             # (IoU thresholds, recalls, classes, areas, detections): all areas, 100 detections; -1: no such class.
-            by_class = precision[:, :, :, 0, -1]
+            by_class = self.precision[kind] = precision[:, :, :, 0, -1]
             metrics |= {
                 f"{kind}_AP/{c['name']}": _defined(by_class[:, :, k].mean()) for k, c in enumerate(self.categories)
             }

@@ -3,16 +3,30 @@
 import csv
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from queryinst.config import LoggerConfig
+from queryinst.errors import Stopped, UserError
+
+BEST_OF = ("val/segm_AP", "val/bbox_AP")  # W&B's table of runs shows their maximum, not their last value
 
 
-def build_loggers(config: LoggerConfig, folder: Path, run_id: str, name: str, first_step: int) -> list[Logger]:
+def build_loggers(
+    config: LoggerConfig,
+    folder: Path,
+    run_id: str,
+    name: str,
+    first_step: int,
+    study: str | None = None,
+    tags: Sequence[str] = (),
+) -> list[Logger]:
     """The loggers that `config` asks for.
 
     Args:
@@ -20,6 +34,8 @@ def build_loggers(config: LoggerConfig, folder: Path, run_id: str, name: str, fi
         run_id: identity of the run, and W&B's run id, so that a resumed run continues its own curves.
         name: of the run.
         first_step: where training begins; more than 0 when it resumes. CSV rows from there on are written again.
+        study: W&B's group.
+        tags: W&B's, beside those of `config`.
     """
     loggers: list[Logger] = []
     if config.csv:
@@ -29,21 +45,60 @@ def build_loggers(config: LoggerConfig, folder: Path, run_id: str, name: str, fi
             TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False, purge_step=first_step)
         )
     if config.wandb.enabled:
-        online = config.wandb.mode == "online" or (config.wandb.mode == "auto" and _has_account())
-        loggers.append(
-            WandbLogger(
-                name=name,
-                id=run_id,
-                save_dir=folder,
-                project=config.wandb.project,
-                entity=config.wandb.entity,
-                tags=config.wandb.tags,
-                offline=not online,
-                resume="allow",
-                log_model=False,
-            )
-        )
+        loggers.append(_wandb(config, folder, run_id, name, study, tags))
     return loggers
+
+
+def _wandb(
+    config: LoggerConfig, folder: Path, run_id: str, name: str, study: str | None, tags: Sequence[str]
+) -> WandbLogger:
+    import wandb
+
+    online = config.wandb.mode == "online" or (config.wandb.mode == "auto" and _has_account())
+    return WandbLogger(
+        name=name,
+        id=run_id,  # in a sweep of W&B its agent has chosen id, project and entity, and W&B leaves these out
+        save_dir=folder,
+        project=config.wandb.project,
+        entity=config.wandb.entity,
+        group=study,
+        job_type="train",
+        tags=list(dict.fromkeys(tag[:64] for tag in (*config.wandb.tags, *tags))),  # W&B takes no longer ones
+        offline=not online,
+        resume="allow",
+        log_model=False,
+        # A killed process takes with it what is not in the file yet; W&B waits 15 seconds.
+        settings=wandb.Settings(x_transaction_log_flush_interval=1.0),
+    )
+
+
+@rank_zero_only
+def begin(loggers: list[Logger], settings: dict[str, Any]) -> None:
+    """Give the loggers the flat hyperparameters of the run. Raises UserError where W&B does not take the run."""
+    for logger in loggers:
+        if not isinstance(logger, WandbLogger):
+            logger.log_hyperparams(settings)
+            continue
+        import wandb
+
+        try:
+            logger.log_hyperparams(settings)
+        except wandb.errors.Error as error:
+            raise UserError(
+                f"Weights & Biases does not take the run: {error}; run `wandb login`, or set logger.wandb.mode=offline"
+            ) from error
+        for metric in BEST_OF:
+            logger.experiment.define_metric(metric, step_metric="trainer/global_step", step_sync=True, summary="max")
+
+
+@rank_zero_only
+def send_picture(loggers: list[Logger], name: str, picture: NDArray[np.uint8], step: int) -> None:
+    """Give a picture (H, W, 3) RGB to the loggers that take pictures, each in its way."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(name, [picture], step)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, picture, step, dataformats="HWC")
 
 
 @rank_zero_only
@@ -55,20 +110,35 @@ def flush(loggers: list[Logger]) -> None:
 
 
 @rank_zero_only
-def close(loggers: list[Logger], failed: bool) -> None:
-    """End the W&B run, marked as failed where it did."""
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            import wandb
+def close(loggers: list[Logger], fault: BaseException | None) -> None:
+    """Write what is left, and end the W&B run as what it is.
 
-            logger.experiment.summary["failed"] = failed
-            wandb.finish(exit_code=int(failed))
+    W&B shows exit code 0 as finished, 255 as killed (Ctrl+C), and others as failed; a run that a signal ended is marked
+    as preempted, so that the agent of a sweep takes it up again. Only a fault makes the summary's `failed` true.
+
+    Args:
+        fault: what ended the run before its end, if anything did.
+    """
+    stopped, interrupted = isinstance(fault, Stopped), isinstance(fault, KeyboardInterrupt)
+    code = fault.code if isinstance(fault, Stopped) else 255 if interrupted else int(fault is not None)
+    flush(loggers)
+    if not any(isinstance(logger, WandbLogger) for logger in loggers):
+        return
+    import wandb
+
+    if wandb.run:  # None where it could not begin
+        wandb.run.summary["failed"] = fault is not None and not (stopped or interrupted)
+        if stopped:
+            wandb.run.mark_preempting()
+        wandb.finish(exit_code=code)
 
 
 def _has_account() -> bool:
     import wandb
 
-    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+    if os.environ.get("WANDB_MODE", "online") != "online":
+        return False
+    return bool(os.environ.get("WANDB_API_KEY") or wandb.login(prompt=False, verify=False))
 
 
 class CsvLogger(Logger):

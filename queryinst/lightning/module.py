@@ -19,7 +19,7 @@ from queryinst.lightning.optimizer import learning_rate, optimizer
 from queryinst.models.postprocess import detect
 from queryinst.models.queryinst import QueryInst
 from queryinst.ops import ranks
-from queryinst.structures import Batch, Detections
+from queryinst.structures import Batch, Detections, StageOutput
 
 LOG_EVERY = 20  # steps between logged training losses, each the mean since the one before
 
@@ -52,7 +52,9 @@ class QueryInstModule(pl.LightningModule):
         self.seed = int(self.record.get("config", {}).get("seed", 0))
         self._recent: list[Tensor] = []  # losses since they were logged
         self._batch: Batch | None = None  # the last one that was trained on
+        self._norm_wanted = False  # whether this step is one that is logged
         self._fault: UserError | None = None  # of this process, in this evaluation
+        self.stages: list[StageOutput] = []  # of the last validation batch, for callbacks
         self.metrics: dict[str, float] = {}  # of the last evaluation, NaN where there was nothing to find
 
     def losses(self, batch: Batch) -> Tensor:
@@ -94,11 +96,19 @@ class QueryInstModule(pl.LightningModule):
         return losses.sum()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Raise UserError where a gradient is NaN or infinite, while the weights are still good."""
-        if self.trainer.precision == "16-mixed":
-            return  # the scaler meets infinite gradients now and then, and leaves out such a step
+        """Raise UserError where a gradient is NaN or infinite, while the weights are still good.
+
+        The norm that tells is the L2 norm of all gradients before they are clipped; with the losses, it is logged.
+        """
+        scaled = self.trainer.precision == "16-mixed"  # the scaler leaves out a step with infinite gradients
+        if scaled and not self._norm_wanted:
+            return
         gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
-        if torch.nn.utils.get_total_norm(gradients.values()).isfinite():
+        norm = torch.nn.utils.get_total_norm(gradients.values())
+        if self._norm_wanted:
+            self._norm_wanted = False
+            self.write({"train/grad_norm": norm}, self.trainer.global_step)
+        if scaled or norm.isfinite():
             return
         assert self._batch
         broken = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
@@ -122,9 +132,14 @@ class QueryInstModule(pl.LightningModule):
             named |= {f"train/stage_{stage}/loss_{term}": value for term, value in zip(TERMS, row, strict=True)}
         self.write(named, self.trainer.global_step)
         self.log("train/loss", losses.sum(), logger=False, batch_size=1)  # for those who watch
+        self._norm_wanted = True
 
     def write(self, metrics: dict[str, Tensor | float], step: int) -> None:
-        """Give metrics of one step to the loggers, once; Lightning would repeat them at every step of the epoch."""
+        """Give metrics of one step to the loggers, once; Lightning would repeat them at every step of the epoch.
+
+        A step is counted from 0. What follows it, an evaluation say, bears its number and not that of the next, which a
+        resumed run begins with and writes again.
+        """
         for logger in self.trainer.loggers:
             logger.log_metrics({name: float(value) for name, value in metrics.items()}, step)
 
@@ -152,6 +167,7 @@ class QueryInstModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Detections]:  # type: ignore[override]
         fault = UserError(batch.problems[0]) if batch.problems else None
         output = self.model(batch.images, batch.sizes)
+        self.stages = output.stages
         for stage, evaluator in self.evaluators.items():
             found = detect(self.model, output, batch.sizes, batch.original_sizes, self.postprocess, stage)
             fault = fault or fault_of(found, batch.image_ids, stage % len(output.stages) + 1)

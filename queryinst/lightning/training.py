@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,20 @@ import torch
 from queryinst.checkpoints.load import load, start_backbone, start_from
 from queryinst.config import TrainConfig
 from queryinst.criterion.criterion import Criterion
+from queryinst.criterion.matcher import Matcher
 from queryinst.data.datamodule import CocoDataModule
 from queryinst.errors import UserError
 from queryinst.evaluation import matches
 from queryinst.evaluation.coco import CocoEvaluator
 from queryinst.lightning import loggers as log
 from queryinst.lightning.callbacks.explanation import Explanation
+from queryinst.lightning.callbacks.matching_stability import STABILITY_IMAGES, MatchingStability
 from queryinst.lightning.callbacks.pictures import Pictures
 from queryinst.lightning.callbacks.progress import RunProgress
+from queryinst.lightning.callbacks.query_use import QueryUse
 from queryinst.lightning.callbacks.throughput import Throughput
 from queryinst.lightning.module import QueryInstModule, Training
+from queryinst.lightning.report import report
 from queryinst.lightning.trainer import BEST, LAST, build_trainer, instantiate
 from queryinst.models.cost import flops, parameters, seconds
 from queryinst.models.queryinst import QueryInst
@@ -55,14 +60,11 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
     module, loaded = _module(config, data, folder, run_id)
     last = folder / LAST if (folder / LAST).exists() else None
     step = _step_of(last) if last else 0
-    settings = {key: value for key, _, value in walk(config)}
-    loggers = log.build_loggers(config.logger, folder, run_id, folder.name, step)
+    tags = (config.backbone.name, Path(config.data.root).name)
+    loggers = log.build_loggers(config.logger, folder, run_id, folder.name, step, config.study, tags)
     loggers += instantiate(config.logger.extra, "logger")
     throughput, progress = Throughput(), RunProgress()
-    callbacks: list[pl.Callback] = [throughput, progress, Explanation(progress.say)]
-    callbacks += instantiate(config.callbacks.extra, "callbacks")
-    if config.callbacks.pictures:
-        callbacks.append(Pictures(data.file("val"), folder, config.callbacks.pictures, config.callbacks.picture_score))
+    callbacks = [throughput, progress, Explanation(progress.say), *_callbacks(config, data, folder)]
     trainer = build_trainer(config.trainer, config.optimizer, config.schedule, callbacks, loggers, folder)
 
     side = -(-config.augmentation.test_short_side // 32) * 32
@@ -76,21 +78,22 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
     say(f"folder     {folder}" + (f", resumed at step {step}" if step else ""))
     failed = True
     try:
-        for logger in loggers:
-            logger.log_hyperparams(settings)
+        log.begin(loggers, {**_flat(config), **cost, "classes": len(data.categories)})
         trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
         best = BEST if (folder / BEST).exists() else LAST
         module.model.load_state_dict(load(folder / best).weights)
         trainer.loggers = []  # the curves have these numbers already, at the step they belong to
         metrics, stages = _evaluate_stages(trainer, module, data, folder)
         latency = seconds(module.model, config.model.postprocess, side, side)
+        shown = folder if config.callbacks.pictures else None
+        report(loggers, metrics, stages, module.evaluators[-1], shown, trainer.global_step - 1)
         failed = False
     except SystemExit:  # Lightning's way to end after Ctrl+C
         raise KeyboardInterrupt from None
     finally:
         if failed and (folder / LAST).exists():
             say(f"stopped; the same command goes on from step {_step_of(folder / LAST)}")
-        log.close(loggers, failed)
+        log.close(loggers, sys.exception() if failed else None)
     minutes, skipped = throughput.elapsed() / 60, sorted(of_all_ranks(data.problems))
     return Trained(
         metrics,
@@ -102,6 +105,23 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
         seconds_per_image=latency,
         skipped_images=skipped,
     )
+
+
+def _callbacks(config: TrainConfig, data: CocoDataModule, folder: Path) -> list[pl.Callback]:
+    """Those that look at an evaluation, and other people's."""
+    settings, source = config.callbacks, data.file("val")
+    made: list[pl.Callback] = [
+        QueryUse(config.model.num_proposals, settings.picture_score, folder if settings.pictures else None),
+        MatchingStability(Matcher(config.criterion), [image.id for image in source.images[:STABILITY_IMAGES]]),
+    ]
+    if settings.pictures:
+        made.append(Pictures(source, folder, settings.pictures, settings.picture_score))
+    return made + instantiate(settings.extra, "callbacks")
+
+
+def _flat(config: TrainConfig) -> dict[str, Any]:
+    """Every setting by its dotted name."""
+    return {key: value for key, _, value in walk(config)}
 
 
 def _evaluate_stages(

@@ -2,6 +2,7 @@
 
 import colorsys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,6 +15,14 @@ Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 READABLE = 400  # pixels of the longer side
 GOLDEN = 0.618034  # of a turn round the colour circle: neighbours in number are far apart in colour
+
+
+class Layer(NamedTuple):
+    """Some objects of an image, the first on top."""
+
+    masks: Sequence[LocalMask]
+    labels: Sequence[int]
+    captions: Sequence[str]
 
 
 def colour(number: int) -> tuple[int, int, int]:
@@ -62,12 +71,17 @@ def _caption(canvas: Picture, text: str, left: int, top: int, paint: tuple[int, 
 
 def predictions(picture: Picture, detections: Detections, names: Sequence[str]) -> Picture:
     """An image with what was found in it: mask, contour, class and score."""
+    layer = detected(detections, names)
+    return overlay(picture, layer.masks, layer.captions)
+
+
+def detected(detections: Detections, names: Sequence[str]) -> Layer:
+    """What was found in an image, best first; captions say class and score."""
     found = detections.cpu()
+    labels = found.labels.tolist()
     masks = [paste(mask, box, found.size) for mask, box in zip(found.masks.numpy(), found.boxes.numpy(), strict=True)]
-    captions = [
-        f"{names[label]} {score:.2f}" for label, score in zip(found.labels.tolist(), found.scores.tolist(), strict=True)
-    ]
-    return overlay(picture, masks, captions)
+    captions = [f"{names[label]} {score:.2f}" for label, score in zip(labels, found.scores.tolist(), strict=True)]
+    return Layer(masks, labels, captions)
 
 
 def grid(rows: Sequence[Sequence[Picture]], headings: Sequence[str], side: int = 320) -> Picture:

@@ -1,16 +1,15 @@
 """The same validation images at every evaluation, ground truth beside prediction."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pytorch_lightning as pl
-from numpy.typing import NDArray
 
 from queryinst.data.coco import CocoFile, outline_of
 from queryinst.data.images import ImageFile, read_image
+from queryinst.lightning.callbacks.overlays import overlays
+from queryinst.lightning.loggers import send_picture
 from queryinst.ops.masks import LocalMask, rasterise
 from queryinst.ops.ranks import of_all_ranks
 from queryinst.structures import Batch, Detections
@@ -18,7 +17,7 @@ from queryinst.visualize import draw
 
 
 class Pictures(pl.Callback):
-    """Writes `pictures/epoch_NNN.png` and sends it to the loggers that take images.
+    """Writes `pictures/epoch_NNN.png` and sends it to the loggers that take images; W&B gets overlays besides.
 
     Args:
         source: the validation set.
@@ -52,39 +51,40 @@ class Pictures(pl.Callback):
         if not found or not trainer.is_global_zero:
             return
         names = self.source.categories.names
-        rows = [self._row(self.images[image_id], detections, names) for image_id, detections in sorted(found.items())]
+        images = [self.images[image_id] for image_id in sorted(found)]
+        pixels = [read_image(image) for image in images]
+        truth = [annotated(image, self.source) for image in images]
+        predicted = [draw.detected(found[image.id].above(self.score), names) for image in images]
+        rows = [
+            [draw.overlay(of_image, layer.masks, layer.captions) for layer in layers]
+            for of_image, *layers in zip(pixels, truth, predicted, strict=True)
+        ]
         half = -(-len(rows) // 2)  # two images side by side
         rows = [left + right for left, right in zip(rows[:half], [*rows[half:], rows[-1]], strict=False)]
         picture = draw.grid(rows, ["ground truth", "prediction"] * 2)
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"epoch_{trainer.current_epoch + 1:03d}.png"
         cv2.imwrite(str(path), picture[..., ::-1])
+        send_picture(trainer.loggers, "val/pictures", picture, trainer.global_step - 1)
         for logger in trainer.loggers:
-            send(logger, picture, trainer.global_step)
+            if isinstance(logger, pl.loggers.WandbLogger):
+                layers = [{"ground truth": t, "prediction": p} for t, p in zip(truth, predicted, strict=True)]
+                shown: Any = overlays(pixels, layers, names, [f"image {image.id}" for image in images])
+                logger.log_metrics({"val/overlays": shown}, trainer.global_step - 1)
 
-    def _row(self, image: ImageFile, detections: Detections, names: Sequence[str]) -> list[NDArray[np.uint8]]:
-        pixels = read_image(image)
-        return [ground_truth(pixels, image, self.source), draw.predictions(pixels, detections.above(self.score), names)]
 
-
-def ground_truth(pixels: NDArray[np.uint8], image: ImageFile, source: CocoFile) -> NDArray[np.uint8]:
-    """An image with its annotations, crowd regions too."""
+def annotated(image: ImageFile, source: CocoFile) -> draw.Layer:
+    """The annotations of an image, crowd regions too."""
     masks, captions = [], []
-    names = dict(zip(source.categories.ids, source.categories.names, strict=True))
-    for annotation in source.annotations(image):
+    categories = source.categories
+    annotations = source.annotations(image)
+    labels = [categories.ids.index(annotation["category_id"]) for annotation in annotations]
+    for annotation, label in zip(annotations, labels, strict=True):
         outline = outline_of(annotation["segmentation"])
         masks.append(
             outline
             if isinstance(outline, LocalMask)
             else LocalMask(rasterise([outline], image.height, image.width)[0], 0, 0)
         )
-        captions.append(names[annotation["category_id"]] + (" (crowd)" if annotation.get("iscrowd") else ""))
-    return draw.overlay(pixels, masks, captions)
-
-
-def send(logger: Any, picture: NDArray[np.uint8], step: int) -> None:
-    """Give a picture to a logger, in the way that it takes pictures, if it does."""
-    if isinstance(logger, pl.loggers.WandbLogger):
-        logger.log_image("val/pictures", [picture])
-    elif isinstance(logger, pl.loggers.TensorBoardLogger):
-        logger.experiment.add_image("val/pictures", picture, step, dataformats="HWC")
+        captions.append(categories.names[label] + (" (crowd)" if annotation.get("iscrowd") else ""))
+    return draw.Layer(masks, labels, captions)
