@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,10 +56,10 @@ def _wandb(
     import wandb
 
     online = config.wandb.mode == "online" or (config.wandb.mode == "auto" and _has_account())
-    return WandbLogger(
+    logger = WandbLogger(
         name=name,
         id=run_id,  # in a sweep of W&B its agent has chosen id, project and entity, and W&B leaves these out
-        save_dir=folder,
+        save_dir=folder.resolve(),  # W&B's own process may have begun elsewhere
         project=config.wandb.project,
         entity=config.wandb.entity,
         group=study,
@@ -70,6 +71,8 @@ def _wandb(
         # A killed process takes with it what is not in the file yet; W&B waits 15 seconds.
         settings=wandb.Settings(x_transaction_log_flush_interval=1.0),
     )
+    logger._wandb_init.pop("anonymous", None)  # Lightning gives it always, and W&B warns that it is of no use
+    return logger
 
 
 @rank_zero_only
@@ -85,7 +88,8 @@ def begin(loggers: list[Logger], settings: dict[str, Any]) -> None:
             logger.log_hyperparams(settings)
         except wandb.errors.Error as error:
             raise UserError(
-                f"Weights & Biases does not take the run: {error}; run `wandb login`, or set logger.wandb.mode=offline"
+                f"Weights & Biases does not take the run ({str(error).rstrip('.')}): run `wandb login`, or set "
+                "logger.wandb.mode=offline"
             ) from error
         for metric in BEST_OF:
             logger.experiment.define_metric(metric, step_metric="trainer/global_step", step_sync=True, summary="max")
@@ -113,22 +117,24 @@ def flush(loggers: list[Logger]) -> None:
 def close(loggers: list[Logger], fault: BaseException | None) -> None:
     """Write what is left, and end the W&B run as what it is.
 
-    W&B shows exit code 0 as finished, 255 as killed (Ctrl+C), and others as failed; a run that a signal ended is marked
-    as preempted, so that the agent of a sweep takes it up again. Only a fault makes the summary's `failed` true.
+    W&B shows exit code 0 as finished, 255 as killed (Ctrl+C), and others as failed. A run that a signal ended is marked
+    as preempted, which an agent of a sweep takes up again; but SIGTERM in a sweep is how its agent stops a run for
+    good. Only a fault makes the summary's `failed` true.
 
     Args:
         fault: what ended the run before its end, if anything did.
     """
-    stopped, interrupted = isinstance(fault, Stopped), isinstance(fault, KeyboardInterrupt)
+    interrupted = isinstance(fault, KeyboardInterrupt)
     code = fault.code if isinstance(fault, Stopped) else 255 if interrupted else int(fault is not None)
+    by_agent = code == 128 + signal.SIGTERM and "WANDB_SWEEP_ID" in os.environ
     flush(loggers)
     if not any(isinstance(logger, WandbLogger) for logger in loggers):
         return
     import wandb
 
     if wandb.run:  # None where it could not begin
-        wandb.run.summary["failed"] = fault is not None and not (stopped or interrupted)
-        if stopped:
+        wandb.run.summary["failed"] = code == 1
+        if isinstance(fault, Stopped) and not by_agent:
             wandb.run.mark_preempting()
         wandb.finish(exit_code=code)
 

@@ -32,7 +32,6 @@ from queryinst.lightning.trainer import BEST, LAST, build_trainer, instantiate
 from queryinst.models.cost import flops, parameters, seconds
 from queryinst.models.queryinst import QueryInst
 from queryinst.ops.ranks import of_all_ranks
-from queryinst.settings import walk
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
     say(f"folder     {folder}" + (f", resumed at step {step}" if step else ""))
     failed = True
     try:
-        log.begin(loggers, {**_flat(config), **cost, "classes": len(data.categories)})
+        log.begin(loggers, {**_flat(dataclasses.asdict(config)), **cost, "classes": len(data.categories)})
         trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
         best = BEST if (folder / BEST).exists() else LAST
         module.model.load_state_dict(load(folder / best).weights)
@@ -119,9 +118,12 @@ def _callbacks(config: TrainConfig, data: CocoDataModule, folder: Path) -> list[
     return made + instantiate(settings.extra, "callbacks")
 
 
-def _flat(config: TrainConfig) -> dict[str, Any]:
-    """Every setting by its dotted name."""
-    return {key: value for key, _, value in walk(config)}
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of a tree of settings by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def _evaluate_stages(

@@ -11,12 +11,15 @@ from queryinst.ops.masks import LocalMask
 from queryinst.visualize.draw import Layer, Picture
 
 LARGEST = 255  # value of a pixel of a mask: more classes or objects than that are not shown
+BLANK = 24  # grey of what is no image
 
 
 def overlays(
     pictures: Sequence[Picture], layers: Sequence[dict[str, Layer]], names: Sequence[str], captions: Sequence[str]
 ) -> list[Any]:
     """A `wandb.Image` for each picture, with two masks and a set of boxes for each of its layers.
+
+    W&B shows images side by side only where they are of one size: the smaller ones are padded below and on the right.
 
     A pixel of a mask says one thing only. So `LAYER` tells classes, and `LAYER objects` one object from the next, where
     they touch or overlap.
@@ -34,25 +37,28 @@ def overlays(
     most = max((len(layer.labels) for of in layers for layer in of.values()), default=0)
     objects = {number: f"object {number}" for number in range(1, min(most, LARGEST) + 1)}
     images = []
+    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
     for picture, of_picture, caption in zip(pictures, layers, captions, strict=True):
+        canvas = np.full((height, width, 3), BLANK, np.uint8)
+        canvas[: picture.shape[0], : picture.shape[1]] = picture
         masks, boxes = {}, {}
         for name, layer in of_picture.items():
             values = [label + 1 for label in layer.labels]
             for key, each, table in ((name, values, classes), (f"{name} objects", range(1, most + 1), objects)):
-                masks[key] = {"mask_data": painted(layer.masks, each, picture.shape[:2]), "class_labels": table}
+                masks[key] = {"mask_data": painted(layer.masks, each, (height, width)), "class_labels": table}
             seen = zip(layer.masks, values, layer.captions, strict=True)
             drawn = [_box(mask, value, text) for mask, value, text in seen if mask.bitmap.any()]
             boxes[name] = {"class_labels": classes, "box_data": drawn}
-        images.append(wandb.Image(Image.fromarray(picture), caption=caption, masks=masks, boxes=boxes, file_type="jpg"))
+        images.append(wandb.Image(Image.fromarray(canvas), caption=caption, masks=masks, boxes=boxes, file_type="jpg"))
     return images
 
 
-def painted(masks: Sequence[LocalMask], values: Sequence[int], size: Sequence[int]) -> NDArray[np.uint8]:
+def painted(masks: Sequence[LocalMask], values: Sequence[int], size: tuple[int, int]) -> NDArray[np.uint8]:
     """(H, W) uint8 with a value for the pixels of each mask, 0 elsewhere; the first mask lies on top.
 
     A value above 255 is left out.
     """
-    canvas = np.zeros(tuple(size), np.uint8)
+    canvas = np.zeros(size, np.uint8)
     for mask, value in reversed(list(zip(masks, values, strict=False))):
         if value <= LARGEST:
             height, width = mask.bitmap.shape
