@@ -39,7 +39,7 @@ def report(
     """
     curves = precision_over_recall(evaluator)
     if folder:
-        picture = pr_curves({KINDS[kind]: lines for kind, lines in curves.items()})
+        picture = pr_curves({f"{KINDS[kind]}, mean over classes": lines for kind, lines in curves.items()})
         path = folder / "pictures" / "precision_recall.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), picture[..., ::-1])

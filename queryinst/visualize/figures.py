@@ -1,6 +1,7 @@
 """Plots as pictures: where queries find things, and precision over recall."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from queryinst.visualize.draw import Picture
 
 DPI = 110
+NUMBERED = 90  # area of a disc that has room for a number
 
 
 def query_map(
@@ -23,42 +25,33 @@ def query_map(
         sizes: (N,) mean square root of the boxes' areas, in parts of the image.
         score: lowest score of a detection that was counted.
     """
-    figure = Figure(figsize=(6.4, 5.6), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(6.4, 5.8), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     order = np.flatnonzero(share > 0)
     order = order[np.argsort(-share[order])]  # the small ones on top
+    top = max(0.5, float(sizes.max(initial=0)))
+    look: dict[str, Any] = {"edgecolors": "black", "linewidths": 0.6}
     discs = axes.scatter(
-        centres[order, 0],
-        centres[order, 1],
-        s=20 + 1500 * share[order],
-        c=sizes[order],
-        vmin=0,
-        vmax=max(0.5, float(sizes.max(initial=0))),
-        cmap="viridis",
-        alpha=0.7,
-        edgecolors="black",
-        linewidths=0.6,
+        centres[order, 0], centres[order, 1], _area(share[order]), sizes[order], vmin=0, vmax=top, alpha=0.75, **look
     )
-    for query in order[:100]:
-        axes.annotate(str(query), centres[query], ha="center", va="center", fontsize=7)
-    axes.set(xlim=(0, 1), ylim=(1, 0), aspect="equal", xlabel="left to right", ylabel="top to bottom")
-    axes.set_title(f"{len(order)} of {len(share)} queries find something (score {score:g} or more)", fontsize=11)
+    for query in order[_area(share[order]) >= NUMBERED]:
+        paint = "white" if sizes[query] < top / 2 else "black"
+        axes.annotate(str(query), centres[query], ha="center", va="center", fontsize=7, color=paint)
+    axes.set(xlim=(-0.02, 1.02), ylim=(1.02, -0.02), aspect="equal", xlabel="left to right", ylabel="top to bottom")
+    axes.set_title(f"{len(order)} of {len(share)} queries find something\n(score {score:g} or more)", fontsize=10)
     axes.grid(alpha=0.25)
     axes.set_axisbelow(True)
     figure.colorbar(discs, label="mean size of their boxes, part of the image's side", shrink=0.85)
     if len(order):
-        shown = np.unique(np.round([share[order].min(), share[order].max()], 2))
-        for value in shown:
-            axes.scatter([], [], s=20 + 1500 * value, c="lightgrey", edgecolors="black", label=f"in {value:.0%}")
-        axes.legend(
-            title="of the images",
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.12),
-            ncols=2,
-            frameon=False,
-            labelspacing=1.5,
-        )
+        for value in np.unique([share[order].min(), share[order].max()]):
+            text = f"in {100 * value:.2g}% of the images"
+            axes.scatter([], [], _area(np.array([value])), "lightgrey", label=text, **look)
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, handletextpad=1.5, borderpad=1)
     return _picture(figure)
+
+
+def _area(share: NDArray[np.float32]) -> NDArray[np.float32]:
+    return 20 + 900 * share
 
 
 def pr_curves(curves: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> Picture:

@@ -2,15 +2,18 @@
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 from queryinst.config import LoggerConfig, WandbConfig
-from queryinst.lightning.loggers import CsvLogger, build_loggers, close
+from queryinst.errors import Stopped, UserError
+from queryinst.lightning.loggers import CsvLogger, begin, build_loggers, close
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -54,20 +57,96 @@ def test_none_and_several(tmp_path: Path):
     assert list((tmp_path / "tensorboard").glob("events*"))
 
 
-@pytest.mark.parametrize("failed", [False, True])
-def test_wandb_offline_has_the_runs_identity_and_its_end(tmp_path: Path, failed: bool):
-    config = LoggerConfig(wandb=WandbConfig(enabled=True, mode="offline", project="p", tags=["t"]))
-    (logger,) = build_loggers(config, tmp_path, "0123abcd", "shapes-0123abcd", 0)
-    assert isinstance(logger, WandbLogger)
-    logger.log_hyperparams({"model.num_stages": 2})
-    logger.log_metrics({"val/segm_AP": 0.25}, 3)
-    close([logger], failed)
-    (record,) = tmp_path.glob("wandb/offline-run-*-0123abcd/run-0123abcd.wandb")
+def inspect(folder: Path) -> list[dict[str, Any]]:
+    """The records of the only offline run below a folder, by W&B's own reader."""
+    (record,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     command = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(record)]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert '"0123abcd"' in text
-    assert "model.num_stages" in text
-    assert "0.25" in text
-    exits = [json.loads(line) for line in text.splitlines() if '"exit' in line.lower()]
-    assert exits
-    assert exits[-1]["exit"].get("exit_code", 0) == int(failed)
+    return [json.loads(line) for line in text.splitlines()]
+
+
+OFFLINE = LoggerConfig(wandb=WandbConfig(enabled=True, mode="offline", project="p", tags=["t", "tiny"]))
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "failed", "preempted"),
+    [
+        (None, 0, False, False),
+        (UserError("no such thing"), 1, True, False),
+        (ZeroDivisionError("a fault of ours"), 1, True, False),
+        (KeyboardInterrupt(), 255, False, False),
+        (Stopped(signal.SIGTERM), 143, False, True),
+        (Stopped(signal.SIGUSR1), 128 + signal.SIGUSR1, False, True),
+    ],
+)
+def test_wandb_offline_has_the_runs_identity_and_its_end(
+    tmp_path: Path, fault: BaseException | None, code: int, failed: bool, preempted: bool
+):
+    loggers = build_loggers(OFFLINE, tmp_path, "0123abcd", "shapes-0123abcd", 0, "a_study", ["tiny", "x" * 99])
+    assert [type(logger) for logger in loggers] == [WandbLogger]
+    begin(loggers, {"model.num_stages": 2})
+    loggers[0].log_metrics({"val/segm_AP": 0.5}, 2)
+    loggers[0].log_metrics({"val/segm_AP": 0.25}, 3)
+    close(loggers, fault)
+    records = inspect(tmp_path)
+    run = next(record["run"] for record in records if record["type"] == "run")
+    assert (run["run_id"], run["display_name"], run["run_group"]) == ("0123abcd", "shapes-0123abcd", "a_study")
+    assert run["tags"] == ["t", "tiny", "x" * 64]
+    assert any(record.get("config", {}).get("update", {}).get("model.num_stages") == 2 for record in records)
+    summary = {k: v for record in records for k, v in record.get("summary", {}).get("update", {}).items()}
+    assert summary["val/segm_AP"] == {"max": 0.5}
+    assert summary["failed"] is failed
+    (end,) = (record["exit"] for record in records if record["type"] == "exit")
+    assert end.get("exit_code", 0) == code
+    assert any(record["type"] == "preempting" for record in records) == preempted
+
+
+def test_a_run_takes_the_id_that_a_sweeps_agent_gives_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """And one that the agent stops is not handed out again."""
+    import wandb
+
+    given = {"WANDB_SWEEP_ID": "sweep123", "WANDB_RUN_ID": "agent123", "WANDB_PROJECT": "theirs", "WANDB_ENTITY": "we"}
+    with monkeypatch.context() as patch:
+        for name, value in given.items():
+            patch.setenv(name, value)
+        wandb.teardown()  # it has read the environment before
+        loggers = build_loggers(OFFLINE, tmp_path, "0123abcd", "shapes", 0)
+        begin(loggers, {"optimizer.lr": 0.1})
+        close(loggers, Stopped(signal.SIGTERM))
+    wandb.teardown()
+    records = inspect(tmp_path)
+    run = next(record["run"] for record in records if record["type"] == "run")
+    assert [run[key] for key in ("run_id", "sweep_id", "project", "entity")] == ["agent123", "sweep123", "theirs", "we"]
+    assert not any(record["type"] == "preempting" for record in records)
+
+
+def test_what_wandb_does_not_take_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import wandb
+
+    def refuse(*_: Any) -> None:
+        raise wandb.errors.UsageError("No API key configured.")
+
+    monkeypatch.setattr(WandbLogger, "log_hyperparams", refuse)
+    loggers = build_loggers(OFFLINE, tmp_path, "0123abcd", "run", 0)
+    with pytest.raises(
+        UserError, match=r"not take the run \(No API key configured\): run `wandb login`, or set logger"
+    ):
+        begin(loggers, {})
+    close(loggers, UserError("that one"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "key", "account"), [("online", "k", True), ("offline", "k", False), ("online", "", False)]
+)
+def test_auto_is_online_where_there_is_an_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, key: str, account: bool
+):
+    import wandb
+
+    monkeypatch.setenv("WANDB_MODE", mode)
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    monkeypatch.setattr(wandb, "login", lambda **_: False)  # it looks for a key in the user's home
+    (logger,) = build_loggers(LoggerConfig(wandb=WandbConfig(enabled=True)), tmp_path, "0123abcd", "run", 0)
+    assert isinstance(logger, WandbLogger)
+    assert logger._offline is not account

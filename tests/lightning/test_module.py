@@ -77,6 +77,23 @@ def test_a_gradient_that_is_not_finite_is_named_before_it_reaches_the_weights(tm
     conductor.on_before_optimizer_step(adamw)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "16-mixed"])
+def test_the_norm_of_all_gradients_is_logged_with_the_losses(tmp_path: Path, precision: str):
+    conductor = module(tmp_path)
+    conductor._trainer.precision = precision  # type: ignore[union-attr, misc, assignment]
+    logged: dict[str, float] = conductor.logged  # type: ignore[assignment]
+    adamw: Any = None
+    for index in (0, 1):
+        logged.clear()
+        conductor.zero_grad()
+        conductor.training_step(random_batch([2, 1]), index).backward()
+        conductor.on_before_optimizer_step(adamw)
+        assert ("train/grad_norm" in logged) == ("train/loss" in logged) == (index == 0)
+        if index == 0:
+            squares = [p.grad.double().square().sum() for p in conductor.parameters() if p.grad is not None]
+            assert logged["train/grad_norm"] == pytest.approx(float(sum(squares)) ** 0.5, rel=1e-5)
+
+
 @pytest.mark.parametrize(("layer", "tensor"), [("box.cls", "scores"), ("box.reg", "boxes"), ("mask.logits", "masks")])
 def test_detections_that_are_not_finite_are_named(tmp_path: Path, shapes_source: Path, layer: str, tensor: str):
     content = json.loads((shapes_source / "annotations" / "instances_val.json").read_text())
