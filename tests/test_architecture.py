@@ -35,7 +35,7 @@ ONLY_IN = {
     "pytorch_lightning": ("lightning/", "data/datamodule.py"),
     "hydra": ("studies/",),
     "omegaconf": ("studies/",),
-    "wandb": ("lightning/loggers.py", "lightning/callbacks/"),
+    "wandb": ("lightning/loggers.py", "lightning/report.py", "lightning/callbacks/"),
     "scipy": ("criterion/matcher.py",),
 }
 

@@ -52,7 +52,7 @@ class QueryInstModule(pl.LightningModule):
         self.seed = int(self.record.get("config", {}).get("seed", 0))
         self._recent: list[Tensor] = []  # losses since they were logged
         self._batch: Batch | None = None  # the last one that was trained on
-        self._norm_wanted = False  # whether this step is one that is logged
+        self._row: dict[str, Tensor | float] = {}  # what is to be logged of this step, where it is one that is
         self._fault: UserError | None = None  # of this process, in this evaluation
         self.stages: list[StageOutput] = []  # of the last validation batch, for callbacks
         self.metrics: dict[str, float] = {}  # of the last evaluation, NaN where there was nothing to find
@@ -101,13 +101,13 @@ class QueryInstModule(pl.LightningModule):
         The norm that tells is the L2 norm of all gradients before they are clipped; with the losses, it is logged.
         """
         scaled = self.trainer.precision == "16-mixed"  # the scaler leaves out a step with infinite gradients
-        if scaled and not self._norm_wanted:
+        if scaled and not self._row:
             return
         gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
         norm = torch.nn.utils.get_total_norm(gradients.values())
-        if self._norm_wanted:
-            self._norm_wanted = False
-            self.write({"train/grad_norm": norm}, self.trainer.global_step)
+        if self._row:
+            self.write({**self._row, "train/grad_norm": norm}, self.trainer.global_step)
+            self._row = {}
         if scaled or norm.isfinite():
             return
         assert self._batch
@@ -130,9 +130,8 @@ class QueryInstModule(pl.LightningModule):
         named: dict[str, Tensor | float] = {"train/loss": losses.sum(), "train/lr": self._learning_rate()}
         for stage, row in enumerate(losses, 1):
             named |= {f"train/stage_{stage}/loss_{term}": value for term, value in zip(TERMS, row, strict=True)}
-        self.write(named, self.trainer.global_step)
+        self._row = named
         self.log("train/loss", losses.sum(), logger=False, batch_size=1)  # for those who watch
-        self._norm_wanted = True
 
     def write(self, metrics: dict[str, Tensor | float], step: int) -> None:
         """Give metrics of one step to the loggers, once; Lightning would repeat them at every step of the epoch.

@@ -32,7 +32,11 @@ def module(folder: Path, content: dict[str, Any] | None = None) -> QueryInstModu
 
 def test_losses_are_logged_by_stage_and_term(tmp_path: Path):
     conductor = module(tmp_path)
+    conductor._trainer.precision = "32-true"  # type: ignore[union-attr, misc, assignment]
     loss = conductor.training_step(random_batch([2, 1]), 0)
+    loss.backward()
+    adamw: Any = None
+    conductor.on_before_optimizer_step(adamw)
     logged: dict[str, float] = conductor.logged  # type: ignore[assignment]
     terms = [f"train/stage_{stage}/loss_{term}" for stage in (1, 2) for term in ("class", "l1", "giou", "mask")]
     assert set(terms) <= set(logged)

@@ -60,13 +60,11 @@ class MatchingStability(pl.Callback):
         found = zip(batch.image_ids, by_image(matches, batch.targets.counts), strict=True)
         self.queries |= {image_id: queries for image_id, queries in found if image_id in self.image_ids}
 
-    def on_validation_end(  # type: ignore[override]
-        self, trainer: pl.Trainer, pl_module: QueryInstModule
-    ) -> None:
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit":
             return
         queries = of_all_ranks(self.queries)
-        pl_module.write(changes(queries, self.previous), trainer.global_step - 1)
+        pl_module.log_dict(changes(queries, self.previous))
         self.previous = queries
 
 
@@ -77,9 +75,9 @@ def by_image(matches: Matches, counts: list[int]) -> list[Tensor]:
     return list(queries.split(counts, dim=1))
 
 
-def changes(queries: dict[int, Tensor], previous: dict[int, Tensor]) -> dict[str, Tensor | float]:
+def changes(queries: dict[int, Tensor], previous: dict[int, Tensor]) -> dict[str, Tensor]:
     """The shares by metric name; those with nothing to compare are left out."""
-    metrics: dict[str, Tensor | float] = {}
+    metrics: dict[str, Tensor] = {}
     now = torch.cat(list(queries.values()), dim=1) if queries else torch.zeros(0, 0)
     if not now.numel():
         return metrics

@@ -50,15 +50,13 @@ class QueryUse(pl.Callback):
         self.sums += (seen * used[..., None]).sum(0)
         self.images += len(batch.image_ids)
 
-    def on_validation_end(  # type: ignore[override]
-        self, trainer: pl.Trainer, pl_module: QueryInstModule
-    ) -> None:
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit":
             return
         sums = ranks.mean(self.sums).cpu() * ranks.count()
         images = float(ranks.mean(torch.tensor(float(self.images), device=pl_module.device)) * ranks.count())
         uses = sums[:, 0]
-        pl_module.write({"val/queries_used": (uses > 0).float().mean()}, trainer.global_step - 1)
+        pl_module.log("val/queries_used", (uses > 0).float().mean())
         if self.folder and trainer.is_global_zero:
             means = sums[:, 1:] / uses.clamp(min=1)[:, None]
             picture = query_map((uses / max(images, 1)).numpy(), means[:, :2].numpy(), means[:, 2].numpy(), self.score)

@@ -40,7 +40,7 @@ def evaluate(callback: Any, seeds: dict[int, int], fn: str = "fit") -> dict[str,
     """An evaluation of two images by a network whose weights are drawn from a seed; what is logged."""
     logged: dict[str, float] = {}
     trainer = SimpleNamespace(state=SimpleNamespace(fn=fn), global_step=10)
-    conductor = SimpleNamespace(stages=[], write=lambda metrics, step: logged.update(metrics, step=step))
+    conductor = SimpleNamespace(stages=[], log_dict=logged.update)
     callback.on_validation_epoch_start(trainer, conductor)
     for image_id, seed in seeds.items():
         torch.manual_seed(seed)
@@ -49,19 +49,18 @@ def evaluate(callback: Any, seeds: dict[int, int], fn: str = "fit") -> dict[str,
         with torch.no_grad():
             conductor.stages = small_model().eval()(batch.images, batch.sizes).stages
         callback.on_validation_batch_end(trainer, conductor, None, batch, 0)
-    callback.on_validation_end(trainer, conductor)
+    callback.on_validation_epoch_end(trainer, conductor)
     return logged
 
 
 def test_from_evaluation_to_evaluation_and_over_a_resume():
     matcher = Matcher(CriterionConfig())
     callback = MatchingStability(matcher, [1, 2])
-    assert evaluate(callback, {1: 0, 2: 0}).keys() == {"val/query_change/stage_2", "step"}
+    assert evaluate(callback, {1: 0, 2: 0}).keys() == {"val/query_change/stage_2"}
     resumed = MatchingStability(matcher, [1, 2])
     resumed.load_state_dict(callback.state_dict())
     second = evaluate(callback, {1: 7, 2: 7})
     assert second == evaluate(resumed, {1: 7, 2: 7})
-    assert second["step"] == 9
     assert second["val/query_change/evaluation"] > 0
     assert evaluate(callback, {1: 7, 2: 7})["val/query_change/evaluation"] == 0
     assert evaluate(callback, {1: 5, 2: 5}, fn="validate") == {}
@@ -70,7 +69,7 @@ def test_from_evaluation_to_evaluation_and_over_a_resume():
 
 def test_other_images_are_not_matched():
     callback = MatchingStability(lambda *_: pytest.fail("matched"), [3])  # type: ignore[arg-type]
-    assert evaluate(callback, {1: 0}) == {"step": 9}
+    assert evaluate(callback, {1: 0}) == {}
 
 
 def test_a_broken_network_is_left_to_the_module():

@@ -29,15 +29,13 @@ def evaluate(callback: Any, stages: list[StageOutput], sizes: list[list[int]], f
     trainer = SimpleNamespace(
         state=SimpleNamespace(fn=fn), global_step=8, current_epoch=1, is_global_zero=True, loggers=[]
     )
-    conductor: Any = SimpleNamespace(
-        device=torch.device("cpu"), write=lambda metrics, step: logged.update(metrics, step=step)
-    )
+    conductor: Any = SimpleNamespace(device=torch.device("cpu"), log=logged.__setitem__)
     callback.on_validation_epoch_start(trainer, conductor)
     for output, size in zip(stages, sizes, strict=True):
         conductor.stages = [output]
         batch = SimpleNamespace(sizes=torch.tensor([size]), image_ids=[1])
         callback.on_validation_batch_end(trainer, conductor, None, batch, 0)
-    callback.on_validation_end(trainer, conductor)
+    callback.on_validation_epoch_end(trainer, conductor)
     return logged
 
 
@@ -49,7 +47,7 @@ def test_how_often_and_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     first = stage([HIGH, HIGH, LOW], [[0, 0, 10, 20], [50, 100, 100, 200], [0, 0, 9, 9]])
     second = stage([HIGH, LOW, LOW], [[10, 0, 30, 10], [0, 0, 1, 1], [0, 0, 9, 9]])
     logged = evaluate(QueryUse(3, 0.5, tmp_path), [first, second], [[200, 100], [50, 100]])
-    assert logged == {"val/queries_used": pytest.approx(2 / 3), "step": 7}
+    assert logged == {"val/queries_used": pytest.approx(2 / 3)}
     share, centres, sizes, score = seen
     assert share.tolist() == [1.0, 0.5, 0.0]
     np.testing.assert_allclose(centres, [[(0.05 + 0.2) / 2, (0.05 + 0.1) / 2], [0.75, 0.75], [0, 0]], rtol=1e-6)
@@ -62,7 +60,7 @@ def test_the_picture_and_its_absence(tmp_path: Path):
     output = stage([HIGH, LOW], [[0, 0, 50, 50], [0, 0, 9, 9]])
     evaluate(QueryUse(2, 0.5, tmp_path), [output], [[100, 100]])
     assert min(cv2.imread(str(tmp_path / "pictures" / "queries_002.png")).shape[:2]) > 300
-    assert evaluate(QueryUse(2, 0.5, None), [output], [[100, 100]]) == {"val/queries_used": 0.5, "step": 7}
+    assert evaluate(QueryUse(2, 0.5, None), [output], [[100, 100]]) == {"val/queries_used": 0.5}
     assert evaluate(QueryUse(2, 0.5, tmp_path / "x"), [output], [[100, 100]], fn="validate") == {}
     assert not (tmp_path / "x").exists()
 
