@@ -60,7 +60,7 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
     last = folder / LAST if (folder / LAST).exists() else None
     step = _step_of(last) if last else 0
     tags = (config.backbone.name, Path(config.data.root).name)
-    loggers = log.build_loggers(config.logger, folder, run_id, folder.name, step, config.study, tags)
+    loggers = log.build_loggers(config.logger, folder, run_id, folder.name, step, config.study_name, tags)
     loggers += instantiate(config.logger.extra, "logger")
     throughput, progress = Throughput(), RunProgress()
     callbacks = [throughput, progress, Explanation(progress.say), *_callbacks(config, data, folder)]
