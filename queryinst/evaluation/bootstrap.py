@@ -1,9 +1,9 @@
 """How far would other validation images move an AP? COCO's average precision with weighted images, and a bootstrap.
 
 An image with the weight w counts as w copies of it would. So a resample of the validation set is a row of weights, and
-a thousand of them are evaluated together, without matching anything again. Two models are compared on the same rows: the
-difference of two APs moves much less from one resample to the next than each of them does (the paired bootstrap; Efron
-and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13 and 15).
+a thousand of them are evaluated together, without matching anything again. Two models are compared on the same rows:
+the difference of two APs moves much less from one resample to the next than each of them does (the paired bootstrap;
+Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13 and 15).
 """
 
 import zipfile
@@ -28,8 +28,8 @@ Floats = NDArray[np.float64]
 class Matches:
     """Which detections of one kind met a ground truth: D detections, G ground truths that count, T IoU thresholds.
 
-    Detections of equal score are ranked in the order of the rows, which is COCOeval's where the rows are in the order of
-    its images.
+    Detections of equal score are ranked in the order of the rows, which is COCOeval's where the rows are in the order
+    of its images.
     """
 
     image: Ints  # (D,) column of the weights

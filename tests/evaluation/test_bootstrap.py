@@ -26,9 +26,7 @@ def scenes(seed: int, images: int = 12, quality: float = 0.8) -> tuple[dict[str,
         for _ in range(rng.integers(0, 7)):
             box = [*rng.uniform(0, 80, 2), *rng.uniform(8, 60, 2)]
             category = int(rng.choice(CATEGORIES[:2]))
-            truth.append(
-                {"image_id": image, "category_id": category, "bbox": box, "iscrowd": int(rng.random() < 0.15)}
-            )
+            truth.append({"image_id": image, "category_id": category, "bbox": box, "iscrowd": int(rng.random() < 0.15)})
             if rng.random() < quality:
                 moved = np.array(box) + rng.normal(0, 4 * (1.2 - quality), 4)
                 found.append({"image_id": image, "category_id": category, "bbox": np.maximum(moved, 1).tolist()})

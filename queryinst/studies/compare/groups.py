@@ -21,6 +21,7 @@ class Group:
     label: str
     settings: dict[str, Any]  # those that vary among the groups, readable
     runs: tuple[Run, ...]
+    keys: tuple[str, ...]  # full names of the settings that vary, without those that only a digest tells apart
 
     def mean(self, metric: str) -> float:
         """Over the seeds; NaN where a run has no such number."""
@@ -49,8 +50,9 @@ def group(runs: Sequence[Run]) -> list[Group]:
     members = sorted(together.values(), key=lambda rows: [natural(identities[rows[0]].get(key)) for key in varying])
     settings = _readable([[runs[index] for index in rows] for rows in members], varying, keys)
     labels = _labels(settings, [[runs[index] for index in rows] for rows in members])
+    named = tuple(key for key in varying if key not in DIGESTS)
     return [
-        Group(label, of_group, tuple(sorted((runs[index] for index in rows), key=lambda run: run.seed)))
+        Group(label, of_group, tuple(sorted((runs[index] for index in rows), key=lambda run: run.seed)), named)
         for label, of_group, rows in zip(labels, settings, members, strict=True)
     ]
 

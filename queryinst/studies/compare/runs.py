@@ -12,7 +12,15 @@ from queryinst.errors import UserError, nearest
 
 RESULT, CONFIG, CURVES, MATCHES, ELASTIC = "result.json", "config.yaml", "metrics.csv", "matches.npz", "elastic.json"
 STUDIES = "studies"  # below the output folder
-NEEDED = {"id": str, "identity": dict, "config": dict, "metrics": dict, "minutes": float, "parameters": int, "flops": int}
+NEEDED = {
+    "id": str,
+    "identity": dict,
+    "config": dict,
+    "metrics": dict,
+    "minutes": float,
+    "parameters": int,
+    "flops": int,
+}
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,7 @@ def _of_name(name: str, output: Path, studies: list[str]) -> Iterator[tuple[Run 
     """What one argument leads to: a run, or a sentence on one that is not finished."""
     path = Path(name)
     for study in (output / STUDIES / name, path):
-        if study.is_dir() and any(_jobs(study)):
+        if study.is_dir() and study.parent.name == STUDIES and any(_jobs(study)):
             studies.append(study.name)
             yield from _of_study(study, output)
             return
@@ -117,8 +125,10 @@ def _of_name(name: str, output: Path, studies: list[str]) -> Iterator[tuple[Run 
         yield from _of_folder(path)
     else:
         known = sorted(study.name for study in (output / STUDIES).glob("*") if study.is_dir())
-        listed = f"the studies in {output / STUDIES} are {', '.join(known)}" if known else (
-            f"there is no study in {output / STUDIES}"
+        listed = (
+            f"the studies in {output / STUDIES} are {', '.join(known)}"
+            if known
+            else (f"there is no study in {output / STUDIES}")
         )
         raise UserError(f"'{name}' is no study, no folder and no result.json; {listed}{nearest(name, known)}")
 
@@ -138,20 +148,28 @@ def _of_folder(path: Path) -> Iterator[tuple[Run | None, str]]:
 
 
 def _jobs(study: Path) -> list[Path]:
-    return sorted((path for path in study.glob("*.json") if path.stem.isdecimal()), key=lambda path: int(path.stem))
+    """Records of a study's jobs: by number; those named otherwise come after them."""
+    named = sorted(study.glob("*.json"), key=lambda path: (path.name.endswith(".plan.json"), path.name))
+    return sorted(named, key=lambda path: int(path.stem) if path.stem.isdecimal() else len(named))
 
 
 def _of_study(study: Path, output: Path) -> Iterator[tuple[Run | None, str]]:
+    seen: set[str] = set()
+    runs = []
     for path in _jobs(study):
         job = _json(path)
         overrides = tuple(str(word) for word in job.get("overrides") or ())
-        said = f"job {path.stem} of {study.name} ({' '.join(overrides)})"
-        folder = Path(str(job.get("folder") or ""))
-        folder = folder if folder.is_dir() and folder.name else output / folder.name
-        if job.get("folder") and (folder / RESULT).is_file():
-            yield _run(folder, overrides=overrides), ""
+        folder = Path(str(job.get("folder") or path.stem))
+        if folder.name in seen:
+            continue
+        seen.add(folder.name)
+        folder = here if (here := output / folder.name).is_dir() else folder  # a study may have been moved
+        if (folder / RESULT).is_file():
+            runs.append((path.stem.isdecimal(), _run(folder, overrides=overrides)))
         else:
-            yield None, f"{said}: {job.get('status') or 'not finished'}"
+            yield None, f"{folder} of {study.name} ({' '.join(overrides)}): {job.get('status') or 'not finished'}"
+    runs.sort(key=lambda entry: () if entry[0] else (natural(entry[1].result["identity"]),))
+    yield from ((run, "") for _, run in runs)
 
 
 def _run(folder: Path, file: Path | None = None, overrides: tuple[str, ...] = ()) -> Run:
