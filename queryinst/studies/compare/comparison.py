@@ -15,7 +15,7 @@ from queryinst import __version__
 from queryinst.studies.compare import figures, table
 from queryinst.studies.compare.figures import Plot
 from queryinst.studies.compare.groups import Group, baseline, group
-from queryinst.studies.compare.noise import KINDS, Difference, Noise, check_matches
+from queryinst.studies.compare.noise import KINDS, Difference, Noise
 from queryinst.studies.compare.runs import CURVES, MATCHES, Found, Run
 
 VALIDATION = ("data.val", "data.shapes.val", "data.shapes.side", "data.shapes.seed", "trainer.max_val_batches")
@@ -62,7 +62,7 @@ def compare(found: Found, name: str, command: str, base_label: str | None, resam
     noise = Noise(groups, resamples)
     for run in found.runs:
         if (run.folder / MATCHES).is_file():
-            check_matches(run)
+            noise.check(run)
     differences = [noise.difference(one, base, kind) for one in groups if one is not base for kind in KINDS]
     columns, made = table.rows(groups)
     return Comparison(

@@ -110,7 +110,25 @@ class Noise:
     def __init__(self, groups: Sequence[Group], resamples: int = 1000, seed: int = 0) -> None:
         self.groups = groups
         self.resamples, self.seed = resamples, seed
+        self._file = cache(lambda folder: bootstrap.read(folder / MATCHES))
         self._precisions = cache(self._resampled)
+
+    def check(self, run: Run, tolerance: float = 1e-4) -> None:
+        """Compare the AP that a run's matches give with that of its result.json.
+
+        Raises:
+            UserError: they are not of one evaluation.
+        """
+        file = self._file(run.folder)
+        ones = np.ones((1, len(file.image_ids)), np.int64)
+        for kind in KINDS:
+            found = float(bootstrap.average(bootstrap.precisions(file.kinds[kind], ones))[0])
+            said = run.metric(f"{kind}_AP")
+            if abs(found - said) > tolerance:
+                raise UserError(
+                    f"{run.folder / MATCHES} gives {kind}_AP {found:.4f}, but result.json {said:.4f}: they are not of "
+                    "one evaluation; delete the older one"
+                )
 
     def difference(self, group: Group, baseline: Group, kind: str) -> Difference:
         """Of the AP of one kind, `segm` or `bbox`."""
@@ -119,7 +137,7 @@ class Noise:
         images, count = None, 0
         if self.same_images(group, baseline) and not math.isnan(value):
             images = bootstrap.interval(self._of_group(group, kind) - self._of_group(baseline, kind))
-            count = len(_file(group.runs[0].folder).image_ids)
+            count = len(self._file(group.runs[0].folder).image_ids)
         return Difference(group, baseline, kind, value, images, self._seeds(group, baseline, metric), count)
 
     def by_class(self, group: Group, baseline: Group) -> tuple[Floats, Floats] | None:
@@ -139,7 +157,7 @@ class Noise:
         runs = [run for one in groups for run in one.runs]
         if not all((run.folder / MATCHES).is_file() for run in runs):
             return False
-        first, *others = (_file(run.folder) for run in runs)
+        first, *others = (self._file(run.folder) for run in runs)
         return all(
             np.array_equal(first.image_ids, other.image_ids) and np.array_equal(first.category_ids, other.category_ids)
             for other in others
@@ -151,7 +169,7 @@ class Noise:
 
     def _resampled(self, folder: Path, kind: str) -> Floats:
         """(B, K, T). The rows depend on the number of images and the seed alone: they are the same for all runs."""
-        file = _file(folder)
+        file = self._file(folder)
         return bootstrap.precisions(
             file.kinds[kind], bootstrap.resamples(len(file.image_ids), self.resamples, self.seed)
         )
@@ -166,22 +184,3 @@ class Noise:
         variance = sum(spread**2 * freedom for spread, freedom in known) / free
         error = math.sqrt(variance * (1 / len(group.runs) + 1 / len(baseline.runs)))
         return float(stdtrit(free, 0.975)) * error
-
-
-@cache
-def _file(folder: Path) -> bootstrap.MatchFile:
-    return bootstrap.read(folder / MATCHES)
-
-
-def check_matches(run: Run, tolerance: float = 1e-4) -> None:
-    """Compare the AP that the matches give with that of result.json. Raises UserError where they are not of one run."""
-    file = _file(run.folder)
-    ones = np.ones((1, len(file.image_ids)), np.int64)
-    for kind in KINDS:
-        found = float(bootstrap.average(bootstrap.precisions(file.kinds[kind], ones))[0])
-        said = run.metric(f"{kind}_AP")
-        if abs(found - said) > tolerance:
-            raise UserError(
-                f"{run.folder / MATCHES} gives {kind}_AP {found:.4f}, but result.json {said:.4f}: they are not of one "
-                "evaluation; delete the older one"
-            )

@@ -119,7 +119,7 @@ def workspace(comparison: Comparison, project: str, entity: str) -> "Workspace":
             ws.Section(name="Result", panels=[_bars()], is_open=True),
         ],
         runset_settings=ws.RunsetSettings(
-            filters=[expr.Metric("ID").isin(_ids(comparison))],
+            filters=expr.And(expr.Metric("ID").isin(_ids(comparison))),
             groupby=[expr.Config(key) for key in _keys(comparison)],
             pinned_columns=[f"summary:{BAR}"],
         ),
