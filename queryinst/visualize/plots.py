@@ -141,7 +141,8 @@ def trade(dots: Sequence[Dot], lines: Sequence[Line], x: str, y: str) -> Figure:
                 linestyle="",
                 label=line.label,
             )
-        axes.set_xlim(left=0)
+        if axes.dataLim.xmin < 0.7 * axes.dataLim.xmax:
+            axes.set_xlim(0, 1.06 * axes.dataLim.xmax)
         _legend(figure, axes)
     return figure
 
@@ -191,6 +192,7 @@ def bars(
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
+        axes.locator_params(axis="x", nbins=6)
         axes.axvline(0, color=INK, linewidth=0.8)
         _legend(figure, axes)
     return figure

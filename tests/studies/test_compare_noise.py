@@ -72,6 +72,7 @@ def test_seeds_alone_are_students_t_of_the_pooled_variance():
     pooled = math.sqrt((0.0002 + 0.0008) / 2)
     assert found.seeds == pytest.approx(4.30265 * pooled * math.sqrt(1 / 2 + 1 / 2), rel=1e-5)
     assert found.verdict is Verdict.WITHIN, "two seeds say little"
+    assert found.sentence.endswith("within the noise, as far as so few seeds can tell.")
     assert "noise of images not in it" in found.sentence
     third = fake("c", [0.7, 0.72, 0.71])
     sharper = Noise([a, b, third]).difference(b, a, "segm")

@@ -21,7 +21,7 @@ def test_means_spread_and_single_seeds():
     np.testing.assert_allclose(first[0].get_xydata(), [[1, 0.25], [3, 0.55]])
     ends = [segment[:, 1] for segment in first[2][0].get_segments()]
     np.testing.assert_allclose(
-        ends, [[0.25 - 0.1 / 2**0.5, 0.25 + 0.1 / 2**0.5], [0.55 - 0.1 / 2**0.5, 0.55 + 0.1 / 2**0.5]], atol=0.06
+        ends, [[0.25 - 0.1 / 2**0.5, 0.25 + 0.1 / 2**0.5], [0.55 - 0.1 / 2**0.5, 0.55 + 0.1 / 2**0.5]]
     )
     assert second[0].get_xydata().tolist() == [[1, 0.1]], "what has no number is left out"
     assert axes.get_xlabel() == "stages"
@@ -49,6 +49,15 @@ def test_trade_shows_the_front_and_the_points_beside():
     assert labels == ["a", "b", "Pareto front", "fewer"]
     front = next(line for line in axes.lines if line.get_label() == "Pareto front")
     assert front.get_xydata().tolist() == [[1.0, 0.3]]
+    assert axes.get_xlim()[0] == 0
+    assert axes.get_xlim()[1] > 2
+
+
+def test_costs_that_are_close_fill_the_plot():
+    (axes,) = plots.trade([Dot("a", 10.0, [0.3], 0), Dot("b", 11.0, [0.2], 1)], [], "GFLOPs", "AP").axes
+    low, high = axes.get_xlim()
+    assert 9 < low < 10
+    assert 11 < high < 12
 
 
 def test_curves_have_a_band_from_the_lowest_to_the_highest_seed():

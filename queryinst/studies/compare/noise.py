@@ -50,6 +50,7 @@ class Difference:
     images: tuple[float, float] | None  # from the bootstrap
     seeds: float | None  # half width
     count: int  # of images; 0 without a bootstrap
+    spare: int  # seeds beyond the first of each group (degrees of freedom): with 1 or 2, `seeds` is very wide
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -86,7 +87,8 @@ class Difference:
         low, high = self.interval
         found = f"{what} {self.value:+.3f} (95 % interval {low:+.3f} to {high:+.3f}; {self._grounds()})"
         if self.verdict is Verdict.WITHIN:
-            return f"{found}: within the noise."
+            few = ", as far as so few seeds can tell" if self.spare in (1, 2) else ""
+            return f"{found}: within the noise{few}."
         if self.verdict is Verdict.UNKNOWN:
             return (
                 f"{found}: more than other images would change, but with one seed it cannot be told what another gives."
@@ -138,7 +140,8 @@ class Noise:
         if self.same_images(group, baseline) and not math.isnan(value):
             images = bootstrap.interval(self._of_group(group, kind) - self._of_group(baseline, kind))
             count = len(self._file(group.runs[0].folder).image_ids)
-        return Difference(group, baseline, kind, value, images, self._seeds(group, baseline, metric), count)
+        seeds, spare = self._seeds(group, baseline, metric)
+        return Difference(group, baseline, kind, value, images, seeds, count, spare)
 
     def by_class(self, group: Group, baseline: Group) -> tuple[Floats, Floats] | None:
         """(K,) lower and upper ends of 95 % intervals over images of the mask AP differences; None without matches."""
@@ -174,13 +177,13 @@ class Noise:
             file.kinds[kind], bootstrap.resamples(len(file.image_ids), self.resamples, self.seed)
         )
 
-    def _seeds(self, group: Group, baseline: Group, metric: str) -> float | None:
-        """95 % half width of the difference of means."""
+    def _seeds(self, group: Group, baseline: Group, metric: str) -> tuple[float | None, int]:
+        """95 % half width of the difference of means, and degrees of freedom."""
         spreads = [(one.spread(metric), len(one.runs) - 1) for one in self.groups]
         known = [(spread, free) for spread, free in spreads if not math.isnan(spread)]
         free = sum(freedom for _, freedom in known)
         if not free:
-            return None
+            return None, 0
         variance = sum(spread**2 * freedom for spread, freedom in known) / free
         error = math.sqrt(variance * (1 / len(group.runs) + 1 / len(baseline.runs)))
-        return float(stdtrit(free, 0.975)) * error
+        return float(stdtrit(free, 0.975)) * error, free
