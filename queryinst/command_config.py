@@ -14,6 +14,10 @@ class EvaluateConfig:
     images: str | None = setting(None, "folder of images; empty: the run's validation images")
     annotations: str | None = setting(None, "COCO file; empty: the run's validation set")
     all_stages: bool = setting(False, "evaluate every stage's own boxes, scores and masks, not only the last")
+    elastic: bool = setting(False, "evaluate the model also with fewer stages and fewer proposals, as it is")
+    proposals: list[int] = setting(
+        [], "with elastic, how many go on after the first stage; empty: all, 3/4, 1/2 and 1/4", at_least=1
+    )
     batch_size: int | None = setting(None, "images at a time; empty: as in training", at_least=1)
     num_workers: int = setting(2, "loader processes", at_least=0)
     backend: str = setting("pycocotools", "who computes average precision", choices=("pycocotools", "faster_coco_eval"))

@@ -267,9 +267,10 @@ class TrainConfig:
     name: str = setting("run", "first part of the run folder's name", identity=False)
     seed: int = setting(0, "seed of weights, order and augmentation", at_least=0, at_most=2**32 - 1)
     output: str = setting("outputs", "folder of the run folders", identity=False)
-    study: str | None = setting(
-        None, "name of the study that the run belongs to; empty, with -m: made from what varies", identity=False
+    study_name: str | None = setting(
+        None, "study that the run belongs to; with -m and nothing given, named after what varies", identity=False
     )
+    dry_run: bool = setting(False, "train nothing: say which run this is, and what it will cost", identity=False)
     weights: str | None = setting(None, "start from this checkpoint's weights (fine-tuning)")
     model: ModelConfig = field(default_factory=ModelConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)

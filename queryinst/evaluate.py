@@ -2,14 +2,23 @@
 
 python -m queryinst.evaluate checkpoint=outputs/RUN/best.ckpt                      as at the end of the training run
 python -m queryinst.evaluate checkpoint=... all_stages=true                        every stage's own results
+python -m queryinst.evaluate checkpoint=... elastic=true                           with fewer stages, fewer proposals
 python -m queryinst.evaluate checkpoint=... images=FOLDER annotations=FILE         on other data with the same classes
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from queryinst.command_config import EvaluateConfig
 from queryinst.errors import UserError
 from queryinst.studies.command import command
+
+if TYPE_CHECKING:
+    from queryinst.checkpoints.load import Checkpoint
+    from queryinst.data.coco import CocoFile
+    from queryinst.lightning.module import QueryInstModule
+
+ELASTIC = "elastic.json"
 
 
 @command("evaluate", EvaluateConfig)
@@ -19,33 +28,81 @@ def main(config: EvaluateConfig) -> None:
             "images and annotations belong together: give both, or neither for the run's own validation set"
         )
     from queryinst.checkpoints.load import load
-    from queryinst.data import shapes
-    from queryinst.data.coco import CocoDataset, CocoFile
-    from queryinst.data.collate import FixedSampler
-    from queryinst.data.datamodule import loader, open_split
-    from queryinst.data.transforms import EvaluationGeometry
-    from queryinst.evaluation.coco import CocoEvaluator, table
-    from queryinst.lightning.module import QueryInstModule
-    from queryinst.lightning.trainer import trainer_of
-    from queryinst.studies.results import require_writable, write
+    from queryinst.studies.results import require_writable
 
     checkpoint = load(config.checkpoint)
-    if config.images and config.annotations:
-        source = CocoFile(Path(config.annotations), Path(config.images))
-    else:
-        data = checkpoint.config.data
-        if data.shapes:
-            shapes.make(Path(data.root), data.shapes)
-        source = open_split(
-            data, "val", f"; {config.checkpoint} was evaluated there: give images=FOLDER annotations=FILE"
-        )
+    source = _source(config, checkpoint)
     checkpoint.require_classes(source.categories.ids, source.categories.names, source.path)
-    if config.output:
-        require_writable(Path(config.output), "output", "metrics.json")
+    output = Path(config.output) if config.output else None
+    if config.elastic and not config.images:
+        output = output or Path(config.checkpoint).parent / ELASTIC
+    if output:
+        require_writable(output, "output", "metrics.json")
+    (_elastic if config.elastic else _metrics)(config, checkpoint, source, output)
+    if output:
+        print(f"\nwritten to {output}")
+
+
+def _source(config: EvaluateConfig, checkpoint: "Checkpoint") -> "CocoFile":
+    """The data set to evaluate on."""
+    from queryinst.data import shapes
+    from queryinst.data.coco import CocoFile
+    from queryinst.data.datamodule import open_split
+
+    if config.images and config.annotations:
+        return CocoFile(Path(config.annotations), Path(config.images))
+    data = checkpoint.config.data
+    if data.shapes:
+        shapes.make(Path(data.root), data.shapes)
+    return open_split(data, "val", f"; {config.checkpoint} was evaluated there: give images=FOLDER annotations=FILE")
+
+
+def _metrics(config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile", output: Path | None) -> None:
+    from queryinst.evaluation.coco import CocoEvaluator, table
+    from queryinst.lightning.module import QueryInstModule
+    from queryinst.studies.results import write
+
     stages = range(checkpoint.config.model.num_stages) if config.all_stages else [-1]
-    content = source.content
-    evaluators = {stage: CocoEvaluator(content, config.backend) for stage in stages}
+    evaluators = {stage: CocoEvaluator(source.content, config.backend) for stage in stages}
     module = QueryInstModule(checkpoint.build(), evaluators, checkpoint.config.model.postprocess)
+    _validate(module, config, checkpoint, source)
+    for stage in stages:
+        prefix = "" if stage == -1 else f"stage_{stage + 1}/"
+        print(f"{f'stage {stage + 1}' if prefix else ''}\n{table(module.metrics, source.categories.names, prefix)}")
+    if evaluators[stages[-1]].diagnosis:
+        print(f"\nwhy AP is nearly 0: {evaluators[stages[-1]].diagnosis}")
+    if output:
+        annotations = source.path.as_posix()
+        write(output, {"checkpoint": config.checkpoint, "annotations": annotations, "metrics": module.metrics})
+
+
+def _elastic(config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile", output: Path | None) -> None:
+    from queryinst.lightning.elastic import ElasticModule, table
+    from queryinst.studies.results import write
+
+    every, trained = checkpoint.config.model.num_proposals, checkpoint.config
+    numbers = config.proposals or [max(1, every * quarters // 4) for quarters in (4, 3, 2, 1)]
+    if max(numbers) > every:
+        raise UserError(f"proposals must be at most {every}, as many as the model has; got {max(numbers)}")
+    module = ElasticModule(
+        checkpoint.build(), source.content, sorted(set(numbers)), trained.model.postprocess, config.backend
+    )
+    _validate(module, config, checkpoint, source)
+    module.add_cost(-(-trained.augmentation.test_short_side // 32) * 32)
+    print(table(module.rows))
+    if output:
+        annotations = source.path.as_posix()
+        write(output, {"checkpoint": config.checkpoint, "annotations": annotations, "rows": module.rows})
+
+
+def _validate(module: "QueryInstModule", config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile") -> None:
+    """Run a module over the data set, as the training run did."""
+    from queryinst.data.coco import CocoDataset
+    from queryinst.data.collate import FixedSampler
+    from queryinst.data.datamodule import loader
+    from queryinst.data.transforms import EvaluationGeometry
+    from queryinst.lightning.trainer import trainer_of
+
     dataset = CocoDataset(source.images, EvaluationGeometry(checkpoint.config.augmentation))
     batch = config.batch_size or checkpoint.config.data.batch_size
     trained = checkpoint.config.trainer
@@ -53,18 +110,6 @@ def main(config: EvaluateConfig) -> None:
     limit = trained.max_val_batches if config.images is None else None
     trainer = trainer_of({**settings, "limit_val_batches": limit})
     trainer.validate(module, loader(dataset, FixedSampler(len(dataset)), batch, config.num_workers), verbose=False)
-
-    for stage in stages:
-        prefix = "" if stage == -1 else f"stage_{stage + 1}/"
-        print(f"{f'stage {stage + 1}' if prefix else ''}\n{table(module.metrics, source.categories.names, prefix)}")
-    if evaluators[stages[-1]].diagnosis:
-        print(f"\nwhy AP is nearly 0: {evaluators[stages[-1]].diagnosis}")
-    if config.output:
-        write(
-            Path(config.output),
-            {"checkpoint": config.checkpoint, "annotations": source.path.as_posix(), "metrics": module.metrics},
-        )
-        print(f"\nwritten to {config.output}")
 
 
 if __name__ == "__main__":

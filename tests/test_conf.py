@@ -24,7 +24,7 @@ SCHEMAS = {"config": TrainConfig, "evaluate": EvaluateConfig, "predict": Predict
 @pytest.mark.parametrize("path", OPTIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_option_composes(path: Path):
     group = path.parent.name
-    override = f"+experiment={path.stem}" if group == "experiment" else f"{group}={path.stem}"
+    override = f"{'+' * (group in ('experiment', 'study'))}{group}={path.stem}"
     extra = ["schedule.epochs=60"] if group == "schedule" else NEEDED.get(path.stem, [])
     config = compose("config", TrainConfig, [override, *extra])
     assert restore(TrainConfig, dataclasses.asdict(config)) == config

@@ -53,6 +53,9 @@ def test_train_evaluate_predict(workplace: Path, run: Run):
     assert record["config"]["schedule"]["epochs"] == 2
     assert record["id"] in folder.name
     assert record["metrics"]["segm_AP/hexagon"] is None
+    assert record["stages"][-1] == record["metrics"]
+    assert 0 < record["seconds_per_image"] < 10
+    assert (folder / "matches.npz").exists()
     assert {"torch", "queryinst", "python"} <= record["versions"].keys()
     rows = metrics_rows(workplace)
     assert {"step", "train/loss", "train/stage_1/loss_mask", "val/segm_AP", "train/lr"} <= rows[0].keys()
@@ -74,7 +77,8 @@ def test_train_evaluate_predict(workplace: Path, run: Run):
     assert code == 0, text
     stages = json.loads((workplace / "stages.json").read_text())["metrics"]
     assert "stage 1" in text
-    assert all(stages[f"stage_3/{name}"] == pytest.approx(again[name], abs=1e-9) for name in SAME)
+    for stage, kept in enumerate(record["stages"], 1):
+        assert all(stages[f"stage_{stage}/{name}"] == pytest.approx(kept[name], abs=1e-9) for name in SAME)
 
     code, text = run("predict", f"checkpoint={best}", "source=data/shapes_tiny/images/val", "output=seen", "score=0")
     assert code == 0, text

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from queryinst.evaluation.diagnosis import diagnose
+from queryinst.evaluation.matches import Matches, frame_of, matches_of
 from queryinst.ops import masks as mask_ops
 from queryinst.ops import ranks
 from queryinst.structures import Detections
@@ -27,13 +28,16 @@ class CocoEvaluator:
     Args:
         content: the parsed annotation file.
         backend: "pycocotools", or "faster_coco_eval" for the same numbers sooner.
+        keep_matches: keep what the numbers are made of in `matches` (pycocotools only).
 
     Attributes:
+        matches: see `queryinst.evaluation.matches`.
         diagnosis: where `compute` found a box or mask AP of nearly 0, a paragraph that says why; else empty.
     """
 
-    def __init__(self, content: dict[str, Any], backend: str = "pycocotools") -> None:
-        self.backend = backend
+    def __init__(self, content: dict[str, Any], backend: str = "pycocotools", keep_matches: bool = False) -> None:
+        self.backend, self.keep_matches = backend, keep_matches
+        self.matches: Matches = {}
         self.content = content
         self.categories = sorted(content["categories"], key=lambda category: category["id"])
         self.results: dict[int, list[dict[str, Any]]] = {}
@@ -94,6 +98,8 @@ class CocoEvaluator:
             evaluator.evaluate()
             evaluator.accumulate()
             evaluator.summarize()
+        if self.keep_matches:
+            self.matches |= frame_of(evaluator) | matches_of(evaluator, kind)
         return evaluator.stats, np.asarray(evaluator.eval["precision"])
 
 

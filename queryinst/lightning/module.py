@@ -154,7 +154,7 @@ class QueryInstModule(pl.LightningModule):
         output = self.model(batch.images, batch.sizes)
         for stage, evaluator in self.evaluators.items():
             found = detect(self.model, output, batch.sizes, batch.original_sizes, self.postprocess, stage)
-            fault = fault or _fault(found, batch.image_ids, stage % len(output.stages) + 1)
+            fault = fault or fault_of(found, batch.image_ids, stage % len(output.stages) + 1)
             if fault is None:
                 evaluator.update(batch.image_ids, found)
         if fault and not ranks.several():
@@ -195,7 +195,7 @@ class QueryInstModule(pl.LightningModule):
         self._recent = checkpoint.get("recent_losses", [])
 
 
-def _fault(found: list[Detections], image_ids: list[int], stage: int) -> UserError | None:
+def fault_of(found: list[Detections], image_ids: list[int], stage: int) -> UserError | None:
     """Why detections cannot be evaluated, if they cannot."""
     for image_id, detections in zip(image_ids, found, strict=True):
         for name in ("scores", "boxes", "masks"):

@@ -15,6 +15,7 @@ from queryinst.config import TrainConfig
 from queryinst.criterion.criterion import Criterion
 from queryinst.data.datamodule import CocoDataModule
 from queryinst.errors import UserError
+from queryinst.evaluation import matches
 from queryinst.evaluation.coco import CocoEvaluator
 from queryinst.lightning import loggers as log
 from queryinst.lightning.callbacks.explanation import Explanation
@@ -23,7 +24,7 @@ from queryinst.lightning.callbacks.progress import RunProgress
 from queryinst.lightning.callbacks.throughput import Throughput
 from queryinst.lightning.module import QueryInstModule, Training
 from queryinst.lightning.trainer import BEST, LAST, build_trainer, instantiate
-from queryinst.models.cost import flops, parameters
+from queryinst.models.cost import flops, parameters, seconds
 from queryinst.models.queryinst import QueryInst
 from queryinst.ops.ranks import of_all_ranks
 from queryinst.settings import walk
@@ -34,11 +35,13 @@ class Trained:
     """What came of a run."""
 
     metrics: dict[str, float]  # of the best checkpoint, as `queryinst.evaluate` gives them
+    stages: list[dict[str, float]]  # the same of each stage's own boxes, classes and masks
     best: str  # name of the best checkpoint
     steps: int
     minutes: float  # training and evaluation, over all resumptions
     parameters: int
     flops: int
+    seconds_per_image: float  # network and post-processing, one image of the test's short side, square
     skipped_images: list[str]
 
 
@@ -79,7 +82,8 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
         best = BEST if (folder / BEST).exists() else LAST
         module.model.load_state_dict(load(folder / best).weights)
         trainer.loggers = []  # the curves have these numbers already, at the step they belong to
-        trainer.validate(module, datamodule=data, verbose=False)
+        metrics, stages = _evaluate_stages(trainer, module, data, folder)
+        latency = seconds(module.model, config.model.postprocess, side, side)
         failed = False
     except SystemExit:  # Lightning's way to end after Ctrl+C
         raise KeyboardInterrupt from None
@@ -88,7 +92,36 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
             say(f"stopped; the same command goes on from step {_step_of(folder / LAST)}")
         log.close(loggers, failed)
     minutes, skipped = throughput.elapsed() / 60, sorted(of_all_ranks(data.problems))
-    return Trained(module.metrics, best, trainer.global_step, minutes, **cost, skipped_images=skipped)
+    return Trained(
+        metrics,
+        stages,
+        best,
+        trainer.global_step,
+        minutes,
+        **cost,
+        seconds_per_image=latency,
+        skipped_images=skipped,
+    )
+
+
+def _evaluate_stages(
+    trainer: pl.Trainer, module: QueryInstModule, data: CocoDataModule, folder: Path
+) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """The metrics of the last stage, and of each; what those of the last are made of goes into `matches.npz`."""
+    content, count = data.file("val").content, len(module.model.stages)
+    earlier = {stage: CocoEvaluator(content) for stage in range(count - 1)}
+    last = CocoEvaluator(content, keep_matches=True)
+    module.evaluators = {**earlier, -1: last}
+    trainer.validate(module, datamodule=data, verbose=False)
+    if trainer.is_global_zero:
+        matches.save(last.matches, folder)
+    prefixes = [f"stage_{stage + 1}/" for stage in earlier]
+    stages = [
+        {name.removeprefix(prefix): value for name, value in module.metrics.items() if name.startswith(prefix)}
+        for prefix in prefixes
+    ]
+    metrics = {name: value for name, value in module.metrics.items() if not name.startswith(tuple(prefixes))}
+    return metrics, [*stages, metrics]
 
 
 def _module(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) -> tuple[QueryInstModule, list[str]]:

@@ -75,16 +75,36 @@ class QueryInst(nn.Module):
 
     def refine(self, x: Tensor, sizes: Tensor) -> Output:
         """The network proper: normalised images (B, 3, H, W) to the outputs of every stage."""
-        pyramid = FeaturePyramid(self.neck(self.backbone(x)), self.aligned)
+        return self.query(self.pyramid(x), sizes)
+
+    def pyramid(self, x: Tensor) -> FeaturePyramid:
+        """Backbone and FPN: normalised images (B, 3, H, W) to P2..P5."""
+        return FeaturePyramid(self.neck(self.backbone(x)), self.aligned)
+
+    def query(
+        self, pyramid: FeaturePyramid, sizes: Tensor, stages: int | None = None, proposals: int | None = None
+    ) -> Output:
+        """The stage loop, or less of it: every stage is supervised and queries are a set, so both may be cut.
+
+        Args:
+            pyramid: of the images.
+            sizes: (B, 2) height, width.
+            stages: how many to run; all by default.
+            proposals: how many queries of an image go on after the first stage, those with the best class scores there;
+                all by default. (To leave some out for all images, before the first stage, costs far more precision.)
+        """
         boxes, queries = self.queries(sizes)
-        image = torch.arange(len(sizes), device=x.device).repeat_interleave(boxes.shape[1])
         outputs: list[StageOutput] = []
-        for stage in self.stages:
+        for stage in self.stages[:stages]:
+            image = torch.arange(len(sizes), device=boxes.device).repeat_interleave(boxes.shape[1])
             regions = pyramid.align(boxes.flatten(0, 1), image, self.box_resolution)
             output = stage.box(queries, regions, boxes)
             outputs.append(output)
             # Boxes are detached from stage to stage, queries never: they carry the gradient through all stages.
             boxes, queries = output.boxes.detach(), output.queries
+            if proposals and proposals < boxes.shape[1]:
+                best = output.logits.amax(-1).topk(proposals, dim=1).indices[..., None]
+                boxes, queries = (every.gather(1, best.expand(-1, -1, every.shape[2])) for every in (boxes, queries))
         return Output(pyramid, outputs)
 
     def predict_masks(self, output: Output, rows: Mapping[int, Rows]) -> dict[int, Tensor]:

@@ -17,7 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from queryinst.errors import SaidElsewhere, Stopped, UserError, nearest
 from queryinst.rules import check
 from queryinst.settings import walk
-from queryinst.studies.processes import exit_code, is_first
+from queryinst.studies import sweep, sweep_table
+from queryinst.studies.processes import end_with_parent, exit_code, is_first
 
 KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
 PACKAGE = Path(__file__).parents[1]
@@ -25,8 +26,10 @@ PACKAGE = Path(__file__).parents[1]
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
 
-def command(config_name: str, schema: type[Any]) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
-    """Turn `task(config)` into a command line program.
+def command(
+    config_name: str, schema: type[Any], sweeps: bool = False
+) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
+    """Turn `task(config)` into a command line program; with `sweeps`, -m runs several (`queryinst.studies.sweep`).
 
     `config_name` is composed from `conf/`, checked against the dataclass `schema`, and given to the task as an instance
     of it. Nothing here imports torch. Exit codes: 0 done, 1 a fault of ours (with traceback), 2 the user's mistake (one
@@ -38,6 +41,9 @@ def command(config_name: str, schema: type[Any]) -> Callable[[Callable[[Any], No
 
         @functools.wraps(task)
         def run(composed: DictConfig) -> None:
+            if sweeps and sweep.in_sweep():
+                _job(composed, schema)
+                return
             try:
                 task(typed(composed, schema))
             except SaidElsewhere as error:
@@ -50,8 +56,12 @@ def command(config_name: str, schema: type[Any]) -> Callable[[Callable[[Any], No
         def main() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
             ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
+            end_with_parent()
+            several = sweeps and any(word in ("-m", "--multirun") for word in sys.argv)
             try:
                 _check_overrides(sys.argv[1:])
+                if several:
+                    sys.argv[1:] = sweep.begin(sys.argv[1:])
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(run)()
             except UserError as error:
                 _say(error)
@@ -62,9 +72,13 @@ def command(config_name: str, schema: type[Any]) -> Callable[[Callable[[Any], No
             except Stopped as stop:
                 sys.exit(exit_code(stop.code))
             except KeyboardInterrupt:
+                if several:
+                    sweep_table.report()
                 if is_first():
                     print("\ninterrupted", file=sys.stderr)
                 sys.exit(130)
+            if several:
+                sys.exit(sweep_table.report())
             if faults:
                 sys.exit(exit_code(2) if isinstance(faults[0], SaidElsewhere) else 2)
 
@@ -73,12 +87,21 @@ def command(config_name: str, schema: type[Any]) -> Callable[[Callable[[Any], No
     return decorate
 
 
+def _job(composed: DictConfig, schema: type[Any]) -> None:
+    """One job of a sweep. What is wrong with its settings does not keep the others from running."""
+    try:
+        config, fault = typed(composed, schema), ""
+    except UserError as error:
+        config, fault = None, str(error)
+    sweep.run_job(config, fault)
+
+
 def _check_overrides(words: list[str]) -> None:
     """What Hydra takes in silence, or fails at with a traceback. Raises UserError."""
     for word in words:
         key, _, value = word.partition("=")
-        if key == "experiment":
-            raise UserError(f"a recipe is added, not changed: write +{word}")
+        if key in ("experiment", "study"):
+            raise UserError(f"{'a recipe' if key == 'experiment' else 'a study'} is added, not changed: write +{word}")
         group = key.lstrip("~")
         if group in groups() and group != "logger" and (key.startswith("~") or re.fullmatch(r"null|[\d.]+", value)):
             options = ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
@@ -165,7 +188,7 @@ def _nodes(config: Any) -> Iterator[str]:
 
 def groups() -> list[str]:
     """The groups of `conf/`."""
-    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
+    return sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
 
 
 def _say(error: UserError) -> None:

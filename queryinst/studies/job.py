@@ -23,6 +23,7 @@ if (
     from queryinst.lightning.training import Trained
 
 RESULT = "result.json"  # exists when a run is finished
+LAST = "last.ckpt"  # exists when a run is begun
 CONFIG, LOCK = "config.yaml", ".lock"
 
 

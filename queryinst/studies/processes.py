@@ -1,6 +1,11 @@
-"""Which of the processes of one run this is."""
+"""Which of the processes of one run this is, and whose."""
 
+import ctypes
 import os
+import signal
+import sys
+
+PARENT = "QUERYINST_PARENT"  # environment: the process that a job of a sweep belongs to
 
 
 def is_first() -> bool:
@@ -15,3 +20,13 @@ def exit_code(code: int) -> int:
     `srun` gives the largest of all codes.
     """
     return code if is_first() else 0
+
+
+def end_with_parent() -> None:
+    """Where a sweep started this process, be told (SIGTERM) when it is gone, as after a kill; on Linux."""
+    parent = os.environ.pop(PARENT, "")  # not for the processes of other devices
+    if not parent or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if os.getppid() != int(parent):  # gone already
+        os.kill(os.getpid(), signal.SIGTERM)

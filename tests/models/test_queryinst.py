@@ -81,3 +81,25 @@ def test_parameter_counts_of_the_published_models(name: str, proposals: int, cou
     with torch.device("meta"):
         model = QueryInst(ModelConfig(num_proposals=proposals), BackboneConfig(name=name), num_classes=80)
     assert sum(parameter.numel() for parameter in model.parameters()) == count
+
+
+def test_fewer_stages_and_fewer_proposals():
+    """Stages that are left out change nothing before them; proposals that go on are the best of the first stage."""
+    model, batch = small_model().eval(), random_batch([1, 1])
+    whole = model(batch.images, batch.sizes)
+    pyramid = model.pyramid(model.normalise(batch.images, batch.sizes))
+    one = model.query(pyramid, batch.sizes, stages=1)
+    assert len(one.stages) == 1
+    assert torch.equal(one.stages[0].boxes, whole.stages[0].boxes)
+    for every in (None, 6, 60):
+        assert torch.equal(model.query(pyramid, batch.sizes, proposals=every).stages[1].boxes, whole.stages[1].boxes)
+    some = model.query(pyramid, batch.sizes, proposals=2)
+    assert torch.equal(some.stages[0].logits, whole.stages[0].logits)
+    best = whole.stages[0].logits.amax(-1).topk(2, dim=1).indices
+    for image in range(2):
+        stage = model.stages[1].box
+        boxes, queries = (x[image : image + 1, best[image]] for x in (one.stages[0].boxes, one.stages[0].queries))
+        regions = pyramid.align(boxes[0], torch.full((2,), image), model.box_resolution)
+        alone = stage(queries, regions, boxes)
+        torch.testing.assert_close(some.stages[1].logits[image], alone.logits[0])
+        torch.testing.assert_close(some.stages[1].boxes[image], alone.boxes[0])

@@ -1,0 +1,90 @@
+"""Average precision can be had again from what is kept of the matching."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from queryinst.evaluation import matches
+from queryinst.evaluation.coco import KINDS, CocoEvaluator
+from queryinst.structures import Detections
+
+SQUARE = [[10.0, 10, 40, 10, 40, 40, 10, 40]]
+
+
+def annotation(number: int, image: int, category: int, **changes: object) -> dict[str, object]:
+    whole = {"id": number, "image_id": image, "category_id": category, "iscrowd": 0, "area": 900.0}
+    return {**whole, "bbox": [10.0, 10, 30, 30], "segmentation": SQUARE, **changes}
+
+
+CROWD = {"size": [60, 60], "counts": [0, 3600]}
+CONTENT = {
+    "images": [{"id": key, "height": 60, "width": 60} for key in (7, 3, 5)],
+    "categories": [{"id": 4, "name": "a"}, {"id": 2, "name": "b"}],
+    "annotations": [
+        annotation(1, 7, 4),
+        annotation(2, 3, 2),
+        annotation(3, 3, 4, iscrowd=1, segmentation=CROWD, bbox=[0.0, 0, 60, 60]),
+    ],
+}
+
+
+def found(*boxes: tuple[list[float], float, int]) -> Detections:
+    return Detections(
+        torch.tensor([box for box, _, _ in boxes]).reshape(-1, 4),
+        torch.tensor([score for _, score, _ in boxes]),
+        torch.tensor([label for _, _, label in boxes], dtype=torch.int64),
+        torch.ones(len(boxes), 28, 28),
+        (60, 60),
+    )
+
+
+def evaluated() -> CocoEvaluator:
+    evaluator = CocoEvaluator(CONTENT, keep_matches=True)
+    exact, half = [10.0, 10, 40, 40], [10.0, 10, 40, 28]
+    evaluator.update([7], [found((exact, 0.9, 1), (half, 0.8, 1), (exact, 0.7, 0))])
+    evaluator.update([3], [found((half, 0.6, 0), (exact, 0.5, 1))])  # the second finds the crowd region
+    evaluator.update([5], [found()])
+    evaluator.compute()
+    return evaluator
+
+
+def test_what_is_kept():
+    kept = evaluated().matches
+    assert kept["image_ids"].tolist() == [3, 5, 7]
+    assert kept["category_ids"].tolist() == [2, 4]
+    assert np.allclose(kept["thresholds"], np.arange(0.5, 1, 0.05))
+    for kind in KINDS:
+        rows = sorted(
+            zip(
+                [round(score, 2) for score in kept[f"{kind}_score"].tolist()],
+                kept[f"{kind}_image"].tolist(),
+                kept[f"{kind}_category"].tolist(),
+                kept[f"{kind}_matched"].sum(axis=1).tolist(),
+                kept[f"{kind}_ignored"].sum(axis=1).tolist(),
+                strict=True,
+            ),
+            reverse=True,
+        )
+        assert [row[:3] for row in rows] == [(0.9, 2, 1), (0.8, 2, 1), (0.7, 2, 0), (0.6, 0, 0), (0.5, 0, 1)]
+        assert [row[3] for row in rows] == [10, 0, 0, 3, 10]  # 0.6 of the square: three thresholds
+        assert [row[4] for row in rows] == [0, 0, 0, 0, 10]
+        assert kept[f"{kind}_truth_image"].tolist() == [0, 2]
+        assert kept[f"{kind}_truth_category"].tolist() == [0, 1]
+
+
+def test_it_is_written_whole(tmp_path: Path):
+    kept = evaluated().matches
+    matches.save(kept, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["matches.npz"]
+    with np.load(tmp_path / "matches.npz") as file:
+        assert set(file) == set(kept)
+        assert all(np.array_equal(file[name], kept[name]) for name in kept)
+
+
+def test_nothing_at_all():
+    evaluator = CocoEvaluator({**CONTENT, "annotations": []}, keep_matches=True)
+    evaluator.update([5], [found()])
+    evaluator.compute()
+    assert len(evaluator.matches["segm_score"]) == len(evaluator.matches["segm_truth_image"]) == 0
+    assert evaluator.matches["segm_matched"].shape == (0, 10)

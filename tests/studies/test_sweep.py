@@ -1,0 +1,253 @@
+"""Several runs by one command: named, planned, run apart from each other, skipped, resumed, and told in a table."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+import torch
+from conftest import ROOT, TINY, Run
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from queryinst.config import TrainConfig
+from queryinst.studies import devices, sweep
+from queryinst.studies.command import CONF, compose
+from queryinst.studies.identity import identity, run_folder
+
+STUDIES = sorted(path.stem for path in (CONF / "study").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def _no_call(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(sweep.CALL, "{}")
+
+
+def records(workplace: Path) -> list[dict[str, Any]]:
+    found = [json.loads(path.read_text()) for path in workplace.glob("outputs/studies/*/*.json")]
+    return sorted(found, key=lambda record: record["number"])
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["-m", "model.num_stages=1,2"], "num_stages"),
+        (["-m", "model.num_stages=range(1,4)", "seed=0,1"], "num_stages-seed"),
+        (["-m", "+study=stages", "seed=0,1,2"], "stages"),
+        (["-m", "+experiment=1x_pro100", "+study=stages"], "1x_pro100-stages"),
+        (["-m", "+experiment=1x_pro100,ms_3x_pro100"], "experiment"),
+        (["-m", "seed=0"], "runs"),
+        (["-m", "a=["], "runs"),
+    ],
+)
+def test_a_study_is_named_by_what_varies(words: list[str], name: str):
+    assert sweep.begin(words) == [*words, f"study_name={name}"]
+    assert sweep.begin([*words, "study_name=mine"]) == [*words, "study_name=mine"]
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_study_composes_and_runs_nothing_when_dry(run: Run, workplace: Path, study: str):
+    text = (CONF / "study" / f"{study}.yaml").read_text()
+    assert f"python -m queryinst.train -m +study={study}" in text or f"+study={study} data.root=COCO" in text
+    assert f"python -m queryinst.compare {study}" in text
+    settings = ["model.num_proposals=4,6"] if study in ("proposals", "grid") else []
+    settings += ["schedule=shapes_short,shapes"] if study == "schedule" else []
+    code, said = run("train", "-m", f"+study={study}", *settings, "data=shapes_tiny", "dry_run=true")
+    assert code == 0, said
+    jobs = {"stages": 10, "proposals": 4, "schedule": 4, "grid": 6}[study]
+    assert f"{jobs} of {jobs} jobs planned" in said
+    assert "no finished run on the same data" in said
+    assert len(set(re.findall(r"shapes_tiny-[0-9a-f]{8}", said))) == jobs
+    assert not list(workplace.glob("outputs/shapes_tiny-*"))
+
+
+def test_a_sweep_ends_what_can_end_and_says_what_failed(run: Run, workplace: Path):
+    """One job ends, one cannot be made, one fails in its process; a second call skips what is finished."""
+    settings = [*TINY, "callbacks.pictures=0", "model.num_heads=4,5", "data.min_image_side=32,5000"]
+    code, said = run("train", "-m", *settings)
+    assert code == 1, said
+    assert [record["status"] for record in records(workplace)] == ["finished", "failed", "failed", "failed"]
+    first, second, third, _ = records(workplace)
+    assert first["overrides"] == ["model.num_heads=4", "data.min_image_side=32"]
+    assert (workplace / first["folder"] / "result.json").exists()
+    assert "has no image to train on" in second["said"]
+    assert second["said"].endswith("exit code 2")
+    assert third["said"] == "model.num_heads must divide model.width; got 5 heads for width 64"
+    assert "1 of 4 jobs finished" in said
+    assert re.search(r"model.num_heads=4 data.min_image_side=32 +shapes_tiny-\w+ +finished +0\.\d+ +0\.\d+", said)
+    assert "[model.num_heads=4 data.min_image_side=32] epoch 2/2" in said
+    log = workplace / "outputs/studies/num_heads-min_image_side" / f"{Path(first['folder']).name}.log"
+    assert "epoch 2/2  step 12/12" in log.read_text()
+
+    code, said = run("train", "-m", *TINY, "callbacks.pictures=0", "model.num_heads=4", "data.min_image_side=32,30")
+    assert code == 0, said
+    assert "finished before" in said
+    assert "2 of 2 jobs finished" in said
+    (run_config,) = workplace.glob(f"{first['folder']}/config.yaml")
+    assert OmegaConf.load(run_config).study_name == "num_heads-min_image_side"
+
+    code, said = run("train", "-m", *TINY, "schedule.epochs=2,4", "dry_run=true")
+    assert code == 0
+    states = dict(re.findall(r"schedule.epochs=(\d) +\S+ +(\w+) ", said))
+    assert states == {"2": "finished", "4": "new"}
+    assert re.search(r"not finished, together +0\.\d\d", said)
+
+
+def test_a_killed_sweep_goes_on(workplace: Path, run: Run):
+    """The sweep alone is killed: its job saves and leaves; the same command ends as if nothing had happened."""
+    command = [*TINY, "schedule.epochs=3", "callbacks.pictures=0", "trainer.checkpoint_every=1", "seed=0,1"]
+    words = [sys.executable, "-m", "queryinst.train", "-m", *command]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(words, cwd=workplace, env=environment, stdout=subprocess.DEVNULL) as process:
+        until = time.monotonic() + 120
+        while not list(workplace.glob("outputs/shapes_tiny-*/last.ckpt")):
+            assert process.poll() is None, "it ended by itself"
+            assert time.monotonic() < until, "no checkpoint within two minutes"
+            time.sleep(0.01)
+        process.kill()
+    (folder,) = workplace.glob("outputs/shapes_tiny-*")
+    log = workplace / "outputs/studies/seed" / f"{folder.name}.log"
+    while "stopped; the same command goes on from step" not in log.read_text():
+        assert time.monotonic() < until, "the job did not leave"
+        time.sleep(0.1)
+    time.sleep(0.5)  # it lets go of its lock
+    assert [record["status"] for record in records(workplace)] == ["running"]
+    before = torch.load(folder / "last.ckpt", weights_only=True)["global_step"]
+
+    code, said = run("train", "-m", *command)
+    assert code == 0, said
+    assert f"resumed at step {before}" in said
+    resumed = torch.load(folder / "last.ckpt", weights_only=True)
+    metrics = json.loads((folder / "result.json").read_text())["metrics"]
+    code, said = run("train", *command[:-1], "seed=0", "output=again")
+    assert code == 0, said
+    (again,) = workplace.glob("again/*")
+    assert again.name == folder.name
+    whole = torch.load(again / "last.ckpt", weights_only=True)
+    assert all(torch.equal(value, resumed["state_dict"][name]) for name, value in whole["state_dict"].items())
+    assert json.loads((again / "result.json").read_text())["metrics"] == metrics
+
+
+SHORT = [*TINY, "callbacks.pictures=0", "schedule.epochs=1"]
+
+
+def test_two_jobs_at_once(run: Run, workplace: Path):
+    code, said = run("train", "-m", *SHORT, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1")
+    assert code == 0, said
+    assert [record["status"] for record in records(workplace)] == ["finished", "finished"]
+    assert len(list(workplace.glob("outputs/shapes_tiny-*/result.json"))) == 2
+    assert "2 of 2 jobs finished" in said
+
+
+def test_two_processes_inside_a_job_of_a_cluster(run: Run, workplace: Path):
+    """By submitit's executor for this machine, as its executor for SLURM would; the job itself uses two devices."""
+    two = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp"]
+    launcher = ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"]
+    code, said = run("train", "-m", *SHORT, *two, *launcher, "seed=1")
+    assert code == 0, said
+    (record,) = records(workplace)
+    assert record["status"] == "finished"
+    (log,) = workplace.glob("outputs/studies/runs/*.log")
+    assert "4 images a step on 2 devices" in log.read_text()
+    assert "1 of 1 jobs finished" in said
+
+
+def test_the_configuration_for_slurm_is_one_that_submitit_takes(tmp_path: Path):
+    from submitit.slurm.slurm import SlurmExecutor
+
+    ConfigStore.instance().store(name="config_schema", node=TrainConfig)
+    words = ["hydra/launcher=slurm", "hydra.launcher.partition=gpu", "study_name=x"]
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        launcher = hydra.compose("config", words, return_hydra_config=True).hydra.launcher
+    assert launcher._target_.endswith("SlurmLauncher")
+    assert (launcher.tasks_per_node, launcher.gpus_per_node, launcher.partition) == (1, 8, "gpu")
+    assert launcher.max_num_timeout > 0, "a job that is out of time goes on in the queue"
+    known = SlurmExecutor._valid_parameters()
+    shared = {"timeout_min", "mem_gb", "name", "tasks_per_node", "submitit_folder", "_target_", "max_num_timeout"}
+    assert {str(key) for key in launcher} <= known | shared
+
+
+def test_within_a_job_of_slurm_lightning_starts_its_own_processes(monkeypatch: pytest.MonkeyPatch):
+    from lightning_fabric.plugins.environments import SLURMEnvironment
+
+    assert sweep.alone() == {}
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("SLURM_JOB_NAME", "queryinst")
+    assert SLURMEnvironment.detect()
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    for name, value in sweep.alone().items():
+        monkeypatch.setenv(name, value)
+    assert not SLURMEnvironment.detect()
+
+
+def test_gpus_are_dealt_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(devices, "LOCKS", tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(devices, "_cores", lambda: 6)
+    with devices.dealt("1", 3) as first, devices.dealt("2", 3) as second:
+        assert first == {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "3"}
+        assert second["CUDA_VISIBLE_DEVICES"] == "5,7"
+        waited = []
+
+        def free(seconds: float) -> None:
+            waited.append(seconds)
+            if len(waited) == 2:
+                raise TimeoutError
+
+        monkeypatch.setattr(time, "sleep", free)
+        with pytest.raises(TimeoutError), devices.dealt("1", 3):
+            pass
+    with devices.dealt("1", 3) as again:
+        assert again["CUDA_VISIBLE_DEVICES"] == "3"
+    with devices.dealt("auto", 3) as all_of_them, devices.dealt("0,2", 3) as named:
+        assert "CUDA_VISIBLE_DEVICES" not in {**all_of_them, **named}
+    with devices.dealt("1", 1) as alone:
+        assert alone == {}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with devices.dealt("1", 3) as none:
+        assert none == {"OMP_NUM_THREADS": "2"}
+
+
+def test_a_single_dry_run(run: Run, workplace: Path):
+    code, said = run("train", *TINY, "dry_run=true")
+    assert code == 0, said
+    folder = run_folder(config := compose("config", TrainConfig, TINY), identity(config))
+    assert folder.name in said
+    assert re.search(r"new +3\.95 +0\.\d+", said)
+    assert not (workplace / "outputs").exists()
+
+
+def test_a_study_is_added(run: Run):
+    code, said = run("train", "-m", "study=stages")
+    assert code == 2
+    assert said == "error: a study is added, not changed: write +study=stages\n"
+
+
+def test_a_job_ends_with_its_sweep(tmp_path: Path):
+    """The child of a process that is killed is told so."""
+    child = (
+        "import time; from queryinst.studies.processes import end_with_parent; "
+        "end_with_parent(); print(1, flush=True); time.sleep(60)"
+    )
+    parent = (
+        "import os, subprocess, sys; os.environ['QUERYINST_PARENT'] = str(os.getpid()); "
+        f"p = subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.PIPE); "
+        "p.stdout.readline(); print(p.pid, flush=True); p.wait()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout
+        number = int(process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
+    until = time.monotonic() + 20
+    while Path(f"/proc/{number}/stat").exists() and Path(f"/proc/{number}/stat").read_text().split()[2] != "Z":
+        assert time.monotonic() < until
+        time.sleep(0.05)
