@@ -13,6 +13,7 @@ from pycocotools.cocoeval import COCOeval
 
 from queryinst.errors import UserError
 from queryinst.evaluation.bootstrap import Matches, average, interval, precisions, read, resamples
+from queryinst.evaluation.matches import frame_of, matches_of, save
 
 CATEGORIES = (3, 7, 90)
 
@@ -58,39 +59,18 @@ def evaluate(content: dict[str, Any], found: list[dict[str, Any]]) -> COCOeval:
 
 
 def extract(evaluator: COCOeval) -> dict[str, np.ndarray]:
-    """`matches.npz`'s arrays of one kind from COCOeval's own records: area "all", 100 detections."""
-    params = evaluator.params
-    images = {image: column for column, image in enumerate(params.imgIds)}
-    labels = {category: label for label, category in enumerate(params.catIds)}
-    parts: dict[str, list[Any]] = {
-        key: [] for key in ("image", "category", "score", "matched", "ignored", "truth_image", "truth_category")
-    }
-    for record in evaluator.evalImgs:
-        if record is None or record["aRng"] != params.areaRng[0]:
-            continue
-        image, label = images[record["image_id"]], labels[record["category_id"]]
-        count, objects = len(record["dtScores"]), int((np.asarray(record["gtIgnore"]) == 0).sum())
-        parts["image"] += [image] * count
-        parts["category"] += [label] * count
-        parts["score"] += record["dtScores"]
-        parts["matched"] += list(record["dtMatches"].T > 0)
-        parts["ignored"] += list(record["dtIgnore"].T)
-        parts["truth_image"] += [image] * objects
-        parts["truth_category"] += [label] * objects
-    kinds: dict[str, Any] = {"image": np.int32, "category": np.int16, "score": np.float32, "matched": bool}
-    kinds |= {"ignored": bool, "truth_image": np.int32, "truth_category": np.int16}
-    arrays = {key: np.array(rows, kinds[key]) for key, rows in parts.items()}
-    return arrays | {key: arrays[key].reshape(-1, 10) for key in ("matched", "ignored")}
+    """What a run keeps of its boxes."""
+    return {name.removeprefix("bbox_"): array for name, array in matches_of(evaluator, "bbox").items()}
 
 
-def matches_of(evaluator: COCOeval) -> Matches:
+def stored(evaluator: COCOeval) -> Matches:
     return Matches(**extract(evaluator), categories=len(CATEGORIES))
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_equal_to_cocoeval(seed: int):
     evaluator = evaluate(*scenes(seed))
-    matches = matches_of(evaluator)
+    matches = stored(evaluator)
     (found,) = precisions(matches, np.ones((1, 12), np.int64))
     theirs = evaluator.eval["precision"][:, :, :, 0, -1].mean(1).T  # (K, T), -1: no such class
     np.testing.assert_allclose(np.nan_to_num(found, nan=-1), theirs, atol=1e-12)
@@ -98,7 +78,7 @@ def test_equal_to_cocoeval(seed: int):
 
 
 def test_crowds_take_part_in_these_tests():
-    assert sum(matches_of(evaluate(*scenes(seed))).ignored.any() for seed in range(8)) >= 5
+    assert sum(stored(evaluate(*scenes(seed))).ignored.any() for seed in range(8)) >= 5
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -113,12 +93,12 @@ def test_a_weight_is_so_many_copies_of_the_image(seed: int):
             for rows, into in zip((content["annotations"], found), copied, strict=True):
                 into += [{**row, "image_id": 100 * image + copy} for row in rows if row["image_id"] == image]
     theirs = evaluate({**content, "images": images, "annotations": copied[0]}, copied[1]).stats[0]
-    ours = average(precisions(matches_of(evaluate(content, found)), weights))[0]
+    ours = average(precisions(stored(evaluate(content, found)), weights))[0]
     assert ours == pytest.approx(theirs, abs=1e-12)
 
 
 def test_many_rows_at_once_are_each_row_alone(monkeypatch: pytest.MonkeyPatch):
-    matches = matches_of(evaluate(*scenes(3)))
+    matches = stored(evaluate(*scenes(3)))
     weights = resamples(12, 30, seed=1)
     assert (weights.sum(1) == 12).all()
     assert (weights == resamples(12, 30, seed=1)).all()
@@ -135,9 +115,7 @@ def test_no_difference_and_a_clear_one():
     weights = resamples(60, 400)
     luck = [{**row, "score": float(np.float32(row["score"] + rng.normal(0, 0.05)))} for row in found]
     poor = [row for row in found if rng.random() < 0.3]
-    first, same, worse = (
-        average(precisions(matches_of(evaluate(content, rows)), weights)) for rows in (found, luck, poor)
-    )
+    first, same, worse = (average(precisions(stored(evaluate(content, rows)), weights)) for rows in (found, luck, poor))
     low, high = interval(first - same)
     assert low < 0 < high
     low, high = interval(first - worse)
@@ -147,10 +125,10 @@ def test_no_difference_and_a_clear_one():
 
 def test_nothing_found_and_nothing_to_find():
     content, _ = scenes(0)
-    (found,) = precisions(matches_of(evaluate(content, [])), np.ones((1, 12), np.int64))
+    (found,) = precisions(stored(evaluate(content, [])), np.ones((1, 12), np.int64))
     assert (found[:2] == 0).all()
     assert np.isnan(found[2]).all()
-    nothing = matches_of(evaluate({**content, "annotations": []}, scenes(0)[1]))
+    nothing = stored(evaluate({**content, "annotations": []}, scenes(0)[1]))
     assert np.isnan(average(precisions(nothing, np.ones((2, 12), np.int64)))).all()
 
 
@@ -175,22 +153,23 @@ def test_half_a_million_detections_fit_into_memory_and_a_minute():
     assert np.ptp(values) > 0
 
 
-def write_file(path: Path, evaluator: COCOeval, **changed: Any) -> None:
+def write_file(folder: Path, evaluator: COCOeval, **changed: Any) -> None:
     one = extract(evaluator)
     arrays = {f"{kind}_{key}": value for kind in ("bbox", "segm") for key, value in one.items()}
-    arrays |= {"image_ids": np.array(evaluator.params.imgIds), "category_ids": np.array(CATEGORIES)}
-    np.savez_compressed(path, thresholds=evaluator.params.iouThrs, **(arrays | changed))
+    save(frame_of(evaluator) | arrays | changed, folder)
 
 
 def test_the_file_in_any_order_of_images(tmp_path: Path):
     evaluator = evaluate(*scenes(4))
-    write_file(tmp_path / "a.npz", evaluator)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    write_file(tmp_path / "a", evaluator)
     one = extract(evaluator)
     order = np.random.default_rng(0).permutation(12)
     moved = {key: np.argsort(order)[one[key]].astype(np.int32) for key in ("image", "truth_image")}
     changed = {f"{kind}_{key}": value for kind in ("bbox", "segm") for key, value in moved.items()}
-    write_file(tmp_path / "b.npz", evaluator, image_ids=np.arange(12)[order], **changed)
-    first, second = read(tmp_path / "a.npz"), read(tmp_path / "b.npz")
+    write_file(tmp_path / "b", evaluator, image_ids=np.arange(12)[order], **changed)
+    first, second = (read(tmp_path / name / "matches.npz") for name in "ab")
     assert first.image_ids.tolist() == second.image_ids.tolist()
     weights = resamples(12, 20)
     for kind in ("bbox", "segm"):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from queryinst.config import TrainConfig
 from queryinst.evaluation.bootstrap import average, precisions, read
 from queryinst.settings import walk
+from queryinst.studies.sweep import Record
 
 NAMES = ("circle", "square", "star")
 IMAGES = 60
@@ -120,8 +122,8 @@ def make_study(
 def write_job(jobs: Path, number: int, overrides: list[str], folder: Path | None, status: str = "finished") -> None:
     """The record of one job of a study."""
     jobs.mkdir(parents=True, exist_ok=True)
-    job = {"overrides": overrides, "folder": str(folder) if folder else None, "status": status}
-    (jobs / f"{number}.json").write_text(json.dumps(job))
+    record = Record(overrides, folder.as_posix() if folder else "", status, "call", number)
+    (jobs / f"{folder.name if folder else f'failed-{number}'}.json").write_text(json.dumps(asdict(record)))
 
 
 def write_elastic(folder: Path) -> None:

@@ -43,9 +43,9 @@ def test_a_study_that_was_moved(output: Path, tmp_path: Path):
 
 def test_jobs_come_in_the_order_of_their_numbers(tmp_path: Path):
     for number in (10, 2, 0):
-        folder = make_run(tmp_path / f"shapes-{number:08}", {"model.num_stages": 20 - number})
+        folder = make_run(tmp_path / f"shapes-{20 - number:08}", {"model.num_stages": number + 1})
         write_job(tmp_path / "studies" / "s", number, [], folder)
-    assert [run.name[-2:] for run in find(["s"], tmp_path).runs] == ["00", "02", "10"]
+    assert [run.name[-2:] for run in find(["s"], tmp_path).runs] == ["20", "18", "10"]
 
 
 @pytest.mark.parametrize(
@@ -74,14 +74,19 @@ def test_a_folder_names_what_is_not_finished_and_what_is_there_twice(output: Pat
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["stagess"], r"'stagess' is no study, no folder .*; the studies in outputs/studies are stages; did you mean"),
+        (
+            ["stagess"],
+            r"'stagess' is no study, no folder .*; the studies in outputs/studies are dry, stages; did you mean",
+        ),
         (["empty"], "empty holds no run: wanted a run's folder with result.json"),
         (["outputs/shapes-stages10"], "compare needs two finished runs or more; .* only outputs/shapes-stages10"),
+        (["dry"], "the study outputs/studies/dry has no job that began; start it with"),
         (["half"], r"there is no finished run \(left out: half/a: not finished"),
     ],
 )
 def test_one_sentence_for_what_cannot_be_compared(output: Path, words: list[str], sentence: str):
     Path("empty").mkdir()
+    Path("outputs/studies/dry/planned").mkdir(parents=True)
     Path("half/a").mkdir(parents=True)
     Path("half/a/config.yaml").touch()
     with pytest.raises(UserError, match=sentence):

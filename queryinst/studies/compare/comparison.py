@@ -93,7 +93,7 @@ def _warnings(runs: Sequence[Run]) -> list[str]:
         texts.append("The runs were made by different revisions of the code (see the runs below).")
     dirty = [run.name for run, state in zip(runs, git, strict=True) if state.get("dirty")]
     if dirty:
-        texts.append(f"The code had changes that were not committed in {_listed(dirty, len(runs))}.")
+        texts.append(f"The code had changes that were not committed in {_listed(dirty, len(runs), 'every run')}.")
     if _differ(json.dumps(result.get("versions"), sort_keys=True) for result in results):
         texts.append("The runs were made with different versions of packages (see the runs below).")
     if _differ(json.dumps(result.get("hardware"), sort_keys=True) for result in results):
@@ -114,7 +114,7 @@ def _notes(
     for what, so, has in lacking:
         without = [run.name for run in runs if not has(run)]
         if without:
-            texts.append(f"No {what} in {_listed(without, len(runs))}: {so}.")
+            texts.append(f"No {what} in {_listed(without, len(runs), 'any run')}: {so}.")
     if len(groups) == 1:
         texts.append("All runs have the same settings but for the seed: there is nothing to hold them against.")
     if differences:
@@ -139,9 +139,9 @@ def _differ(values: Iterable[str]) -> bool:
     return len(set(values)) > 1
 
 
-def _listed(names: Sequence[str], total: int) -> str:
+def _listed(names: Sequence[str], total: int, everyone: str) -> str:
     if len(names) == total:
-        return "any run" if total > 1 else names[0]
+        return everyone
     return f"{len(names)} of {total} runs ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
 
 

@@ -113,7 +113,7 @@ def _of_name(name: str, output: Path, studies: list[str]) -> Iterator[tuple[Run 
     """What one argument leads to: a run, or a sentence on one that is not finished."""
     path = Path(name)
     for study in (output / STUDIES / name, path):
-        if study.is_dir() and study.parent.name == STUDIES and any(_jobs(study)):
+        if study.is_dir() and study.resolve().parent.name == STUDIES:
             studies.append(study.name)
             yield from _of_study(study, output)
             return
@@ -147,29 +147,24 @@ def _of_folder(path: Path) -> Iterator[tuple[Run | None, str]]:
     yield from ((run, "") for run in sorted(runs, key=lambda run: natural(run.result["identity"])))
 
 
-def _jobs(study: Path) -> list[Path]:
-    """Records of a study's jobs: by number; those named otherwise come after them."""
-    named = sorted(study.glob("*.json"), key=lambda path: (path.name.endswith(".plan.json"), path.name))
-    return sorted(named, key=lambda path: int(path.stem) if path.stem.isdecimal() else len(named))
-
-
 def _of_study(study: Path, output: Path) -> Iterator[tuple[Run | None, str]]:
-    seen: set[str] = set()
-    runs = []
-    for path in _jobs(study):
-        job = _json(path)
+    """The runs of a study's records (`studies/sweep.py`), in the order of its jobs."""
+    jobs = [(path.stem, _json(path)) for path in sorted(study.glob("*.json"))]
+    if not jobs:
+        raise UserError(f"the study {study} has no job that began; start it with python -m queryinst.train -m")
+    for stem, job in sorted(jobs, key=lambda entry: _place(*entry)):
         overrides = tuple(str(word) for word in job.get("overrides") or ())
-        folder = Path(str(job.get("folder") or path.stem))
-        if folder.name in seen:
-            continue
-        seen.add(folder.name)
+        folder = Path(str(job.get("folder") or stem))
         folder = here if (here := output / folder.name).is_dir() else folder  # a study may have been moved
         if (folder / RESULT).is_file():
-            runs.append((path.stem.isdecimal(), _run(folder, overrides=overrides)))
+            yield _run(folder, overrides=overrides), ""
         else:
             yield None, f"{folder} of {study.name} ({' '.join(overrides)}): {job.get('status') or 'not finished'}"
-    runs.sort(key=lambda entry: () if entry[0] else (natural(entry[1].result["identity"]),))
-    yield from ((run, "") for _, run in runs)
+
+
+def _place(stem: str, job: dict[str, Any]) -> float:
+    number = job.get("number", stem)
+    return float(number) if str(number).isdecimal() else math.inf
 
 
 def _run(folder: Path, file: Path | None = None, overrides: tuple[str, ...] = ()) -> Run:
