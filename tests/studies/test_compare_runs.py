@@ -46,6 +46,11 @@ def test_jobs_come_in_the_order_of_their_numbers(tmp_path: Path):
         folder = make_run(tmp_path / f"shapes-{20 - number:08}", {"model.num_stages": number + 1})
         write_job(tmp_path / "studies" / "s", number, [], folder)
     assert [run.name[-2:] for run in find(["s"], tmp_path).runs] == ["20", "18", "10"]
+    for path in (tmp_path / "studies" / "s").glob("*.json"):
+        record = json.loads(path.read_text())
+        settings = [f"x={record.pop('number')}"]
+        path.write_text(json.dumps(record | {"overrides": settings}))
+    assert [run.name[-2:] for run in find(["s"], tmp_path).runs] == ["20", "10", "18"], "by x=0, x=10, x=2"
 
 
 @pytest.mark.parametrize(

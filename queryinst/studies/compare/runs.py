@@ -162,9 +162,10 @@ def _of_study(study: Path, output: Path) -> Iterator[tuple[Run | None, str]]:
             yield None, f"{folder} of {study.name} ({' '.join(overrides)}): {job.get('status') or 'not finished'}"
 
 
-def _place(stem: str, job: dict[str, Any]) -> float:
+def _place(stem: str, job: dict[str, Any]) -> tuple[float, str]:
+    """Of a job in its study: by its number, else by its settings."""
     number = job.get("number", stem)
-    return float(number) if str(number).isdecimal() else math.inf
+    return float(number) if str(number).isdecimal() else math.inf, str(job.get("overrides"))
 
 
 def _run(folder: Path, file: Path | None = None, overrides: tuple[str, ...] = ()) -> Run:
