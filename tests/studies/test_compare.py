@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from conftest import TINY, Run
 from made_runs import make_run, make_study, write_elastic, write_job
 from PIL import Image
 
@@ -158,6 +158,19 @@ def test_a_second_comparison_in_the_same_folder_leaves_no_old_plots(place: Path,
     assert run("compare", "stages", "--to", "to", "--resamples", "100")[0] == 0
     assert not Path("to/learning_curves.png").exists()
     assert not list(Path("to").glob("*.partial"))
+
+
+def test_runs_that_did_train_leave_everything_that_is_asked_for(workplace: Path, run: Run):
+    for stages in (1, 2):
+        code, out = run("train", *TINY, "callbacks.pictures=0", "trainer.threads=1", f"model.num_stages={stages}")
+        assert code == 0, out
+    code, out = run("compare", "outputs", "--resamples", "100", "--to", "to")
+    assert code == 0, out
+    assert "No " not in out, "nothing is missing"
+    assert "num_stages=2: mask AP " in out
+    assert "8 images" in out
+    names = {path.stem for path in Path("to").glob("*.png")}
+    assert {"learning_curves", "segm_AP_by_stage", "segm_AP_against_num_stages", "segm_AP_against_GFLOPs"} <= names
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium to open the page with")
