@@ -36,7 +36,7 @@ def log(comparison: Comparison, folder: Path, project: str, entity: str | None) 
         run = wandb.init(
             project=project,
             entity=entity,
-            dir=folder,
+            dir=folder.resolve(),  # the service that writes it may have been started elsewhere
             mode="online" if online else "offline",
             name=f"compare {comparison.name}",
             group=comparison.name,
