@@ -7,6 +7,7 @@ import pytest
 from conftest import ROOT
 
 from queryinst.command_config import DoctorConfig, EvaluateConfig, PredictConfig
+from queryinst.compare import parser
 from queryinst.config import TrainConfig
 from queryinst.studies.command import compose
 
@@ -33,6 +34,9 @@ def test_every_command_composes(line: str):
     verb = line.split()[2].partition(".")[2]
     if verb == "convert":
         assert len(arguments(line)) == 2
+        return
+    if verb == "compare":
+        assert parser().parse_args(shlex.split(line)[3:]).runs
         return
     if verb == "benchmark":
         assert line.split()[3] in ("data", "masks")

@@ -55,7 +55,7 @@ def _wandb(
 ) -> WandbLogger:
     import wandb
 
-    online = config.wandb.mode == "online" or (config.wandb.mode == "auto" and _has_account())
+    online = config.wandb.mode == "online" or (config.wandb.mode == "auto" and has_account())
     logger = WandbLogger(
         name=name,
         id=run_id,  # in a sweep of W&B its agent has chosen id, project and entity, and W&B leaves these out
@@ -139,7 +139,8 @@ def close(loggers: list[Logger], fault: BaseException | None) -> None:
         wandb.finish(exit_code=code)
 
 
-def _has_account() -> bool:
+def has_account() -> bool:
+    """Whether W&B knows who we are, so that a run can go online."""
     import wandb
 
     if os.environ.get("WANDB_MODE", "online") != "online":

@@ -110,7 +110,7 @@ def test_a_command_says_it_without_a_traceback(run: object, tmp_path: Path, monk
         ("experiment=1x_pro100", r"write \+experiment=1x_pro100"),
         ("model=null", "model takes one of queryinst, tiny; got 'model=null'"),
         ("~model", "model takes one of queryinst, tiny; got '~model'"),
-        ("schedule=5", "schedule takes one of 1x, 3x, 50e, shapes; got 'schedule=5'"),
+        ("schedule=5", "schedule takes one of 1x, 3x, 50e, shapes, shapes_long, shapes_short; got 'schedule=5'"),
     ],
 )
 def test_what_hydra_takes_in_silence(run: Run, word: str, sentence: str):
