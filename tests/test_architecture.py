@@ -10,7 +10,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "queryinst"
 FILES = sorted(PACKAGE.rglob("*.py"))
-COMMANDS = {"train", "evaluate", "predict", "convert", "doctor", "benchmark"}
+COMMANDS = {"train", "evaluate", "predict", "convert", "doctor", "benchmark", "compare"}
 
 # What each part may import besides itself: config, structures, ops <- models | criterion <- data | evaluation |
 # visualize | checkpoints <- lightning <- studies <- commands. What is measured is below the benchmarks.
@@ -35,8 +35,11 @@ ONLY_IN = {
     "pytorch_lightning": ("lightning/", "data/datamodule.py"),
     "hydra": ("studies/",),
     "omegaconf": ("studies/",),
-    "wandb": ("lightning/loggers.py", "lightning/callbacks/"),
-    "scipy": ("criterion/matcher.py",),
+    "wandb": ("lightning/loggers.py", "lightning/callbacks/", "studies/compare/upload.py"),
+    "wandb_workspaces": ("studies/compare/upload.py",),
+    "scipy": ("criterion/matcher.py", "studies/compare/noise.py"),
+    "matplotlib": ("visualize/plots.py", "studies/compare/figures.py"),
+    "jinja2": ("studies/compare/write.py",),
 }
 
 

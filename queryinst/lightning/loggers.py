@@ -29,7 +29,7 @@ def build_loggers(config: LoggerConfig, folder: Path, run_id: str, name: str, fi
             TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False, purge_step=first_step)
         )
     if config.wandb.enabled:
-        online = config.wandb.mode == "online" or (config.wandb.mode == "auto" and _has_account())
+        online = config.wandb.mode == "online" or (config.wandb.mode == "auto" and has_account())
         loggers.append(
             WandbLogger(
                 name=name,
@@ -65,7 +65,8 @@ def close(loggers: list[Logger], failed: bool) -> None:
             wandb.finish(exit_code=int(failed))
 
 
-def _has_account() -> bool:
+def has_account() -> bool:
+    """Whether W&B knows who we are, so that a run can go online."""
     import wandb
 
     return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)

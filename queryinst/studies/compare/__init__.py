@@ -1,0 +1,1 @@
+"""What did a setting buy? Finished runs in, a table, plots, a page and plain statements out."""

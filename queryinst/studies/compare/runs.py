@@ -1,0 +1,211 @@
+"""Finished runs, found by the name of their study, as folders, or as result.json files."""
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from queryinst.errors import UserError, nearest
+
+RESULT, CONFIG, CURVES, MATCHES, ELASTIC = "result.json", "config.yaml", "metrics.csv", "matches.npz", "elastic.json"
+STUDIES = "studies"  # below the output folder
+NEEDED = {
+    "id": str,
+    "identity": dict,
+    "config": dict,
+    "metrics": dict,
+    "minutes": float,
+    "parameters": int,
+    "flops": int,
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run: its folder and what result.json says."""
+
+    folder: Path
+    result: dict[str, Any]
+    overrides: tuple[str, ...] = ()  # of the study's job
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def seed(self) -> int:
+        return int(self.result["identity"].get("seed", 0))
+
+    def metric(self, name: str) -> float:
+        """A metric of the final evaluation; NaN where there was nothing to find."""
+        return _number(self.result["metrics"].get(name))
+
+    @property
+    def seconds(self) -> float:
+        """Of one image in the final evaluation; NaN in runs of older versions."""
+        return _number(self.result.get("seconds_per_image"))
+
+    def stages(self, metric: str) -> list[float]:
+        """A metric after each stage; empty in runs of older versions."""
+        return [_number(stage.get(metric)) for stage in self.result.get("stages") or []]
+
+    def curve(self, metric: str) -> dict[int, float]:
+        """A metric by step from metrics.csv; empty without that file. Raises UserError where it cannot be read."""
+        path = self.folder / CURVES
+        if not path.is_file():
+            return {}
+        try:
+            with path.open(newline="") as file:
+                rows = [(row["step"], row.get(metric)) for row in csv.DictReader(file)]
+            return {int(step): float(value) for step, value in rows if value}
+        except (OSError, ValueError, KeyError, csv.Error) as error:
+            raise UserError(f"{path} is damaged ({error}): mend or delete it; curves are drawn from it") from None
+
+    def elastic(self) -> list[dict[str, Any]]:
+        """Rows of elastic.json: the trained network, run with fewer stages or proposals; empty where there is none."""
+        path = self.folder / ELASTIC
+        if not path.is_file():
+            return []
+        rows = _json(path).get("rows")
+        wanted = ("stages", "proposals", "segm_AP", "bbox_AP", "gflops", "seconds_per_image")
+        if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= set(wanted) for row in rows):
+            raise UserError(f"{path} is damaged: its `rows` need {', '.join(wanted)}; make it again, or delete it")
+        return [{name: _number(row[name]) for name in wanted} for row in rows]
+
+
+@dataclass
+class Found:
+    """The runs to compare, and what was left out and why."""
+
+    runs: list[Run] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)  # a sentence each
+    studies: list[str] = field(default_factory=list)
+
+
+def find(names: Sequence[str], output: Path) -> Found:
+    """The finished runs behind names of studies, run folders, folders of run folders, and result.json files.
+
+    Raises:
+        UserError: a name that is none of these, a damaged result.json, or fewer than two finished runs.
+    """
+    found = Found()
+    for name in names:
+        for run, fault in _of_name(name, output, found.studies):
+            if fault:
+                found.left_out.append(fault)
+            if run and all(run.folder.resolve() != other.folder.resolve() for other in found.runs):
+                same = next((o for o in found.runs if o.result["identity"] == run.result["identity"]), None)
+                if same:
+                    found.left_out.append(f"{run.folder}: the same settings and seed as {same.folder}")
+                else:
+                    found.runs.append(run)
+    if len(found.runs) < 2:
+        left = f" (left out: {'; '.join(found.left_out)})" if found.left_out else ""
+        got = f"only {found.runs[0].folder} is finished" if found.runs else "there is no finished run"
+        raise UserError(f"compare needs two finished runs or more; in {', '.join(names)} {got}{left}")
+    return found
+
+
+def _of_name(name: str, output: Path, studies: list[str]) -> Iterator[tuple[Run | None, str]]:
+    """What one argument leads to: a run, or a sentence on one that is not finished."""
+    path = Path(name)
+    for study in (output / STUDIES / name, path):
+        if study.is_dir() and study.parent.name == STUDIES and any(_jobs(study)):
+            studies.append(study.name)
+            yield from _of_study(study, output)
+            return
+    if path.is_file() and path.suffix == ".json":
+        yield _run(path.parent, path), ""
+    elif (path / RESULT).is_file():
+        yield _run(path), ""
+    elif path.is_dir():
+        yield from _of_folder(path)
+    else:
+        known = sorted(study.name for study in (output / STUDIES).glob("*") if study.is_dir())
+        listed = (
+            f"the studies in {output / STUDIES} are {', '.join(known)}"
+            if known
+            else (f"there is no study in {output / STUDIES}")
+        )
+        raise UserError(f"'{name}' is no study, no folder and no result.json; {listed}{nearest(name, known)}")
+
+
+def _of_folder(path: Path) -> Iterator[tuple[Run | None, str]]:
+    folders = sorted({file.parent for name in (RESULT, CONFIG) for file in (*path.glob(name), *path.glob(f"*/{name}"))})
+    if not folders:
+        raise UserError(f"{path} holds no run: wanted a run's folder with {RESULT}, or a folder of such folders")
+    runs = []
+    for folder in folders:
+        if (folder / RESULT).is_file():
+            runs.append(_run(folder))
+        else:
+            yield None, f"{folder}: not finished (no {RESULT})"
+    # Names of folders are hashes: in the order of the settings, the first is one that somebody would call the first.
+    yield from ((run, "") for run in sorted(runs, key=lambda run: natural(run.result["identity"])))
+
+
+def _jobs(study: Path) -> list[Path]:
+    """Records of a study's jobs: by number; those named otherwise come after them."""
+    named = sorted(study.glob("*.json"), key=lambda path: (path.name.endswith(".plan.json"), path.name))
+    return sorted(named, key=lambda path: int(path.stem) if path.stem.isdecimal() else len(named))
+
+
+def _of_study(study: Path, output: Path) -> Iterator[tuple[Run | None, str]]:
+    seen: set[str] = set()
+    runs = []
+    for path in _jobs(study):
+        job = _json(path)
+        overrides = tuple(str(word) for word in job.get("overrides") or ())
+        folder = Path(str(job.get("folder") or path.stem))
+        if folder.name in seen:
+            continue
+        seen.add(folder.name)
+        folder = here if (here := output / folder.name).is_dir() else folder  # a study may have been moved
+        if (folder / RESULT).is_file():
+            runs.append((path.stem.isdecimal(), _run(folder, overrides=overrides)))
+        else:
+            yield None, f"{folder} of {study.name} ({' '.join(overrides)}): {job.get('status') or 'not finished'}"
+    runs.sort(key=lambda entry: () if entry[0] else (natural(entry[1].result["identity"]),))
+    yield from ((run, "") for _, run in runs)
+
+
+def _run(folder: Path, file: Path | None = None, overrides: tuple[str, ...] = ()) -> Run:
+    path = file or folder / RESULT
+    result = _json(path)
+    for key, kind in NEEDED.items():
+        if not isinstance(result.get(key), (int, float) if kind is float else kind):
+            raise UserError(
+                f"{path} is damaged: `{key}` is {'wrong' if key in result else 'missing'}; "
+                "delete the file, and the train command of that run evaluates it again"
+            )
+    return Run(folder, result, overrides)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}): delete it, or leave its run out") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged (no JSON object): delete it, or leave its run out")
+    return content
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def natural(value: Any) -> Any:
+    """A key that sorts values of any JSON type: nothing, numbers by size, texts, lists."""
+    if value is None:
+        return (0, 0.0, "", ())
+    if isinstance(value, int | float):
+        return (1, float(value), "", ())
+    if isinstance(value, dict):
+        return (3, 0.0, "", tuple((key, natural(value[key])) for key in sorted(value)))
+    if isinstance(value, list | tuple):
+        return (3, 0.0, "", tuple(natural(item) for item in value))
+    return (2, 0.0, str(value), ())
