@@ -285,7 +285,7 @@ class CocoDataset(Dataset[Sample]):
         return Targets(
             boxes=torch.from_numpy(instances.boxes.astype(np.float32)),
             labels=torch.from_numpy(instances.labels),
-            masks=torch.from_numpy(instances.draw(regions, self.mask_size)),
+            masks=torch.from_numpy(instances.draw(regions, self.mask_size, height, width)),
             mask_boxes=torch.from_numpy(regions),
             counts=[len(instances)],
         )

@@ -9,6 +9,7 @@ polygons, uncompressed and compressed RLE. The rest of the framework knows the r
 """
 
 import json
+import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -69,7 +70,8 @@ def make(root: Path, config: ShapesConfig) -> None:
     with tempfile.TemporaryDirectory(prefix=f"{root.name}.partial-", dir=root.parent) as temporary:
         partial = Path(temporary) / root.name
         for split, count in (("train", config.train), ("val", config.val)):
-            _write(partial, split, track(range(count), f"making {root}: {split}", transient=True), config)
+            numbers = track(range(count), f"making {root}: {split}", transient=True, disable=not sys.stdout.isatty())
+            _write(partial, split, numbers, config)
         if root.exists():
             root.rmdir()
         try:

@@ -65,8 +65,8 @@ class Instances:
         regions = np.hstack([np.where(large, first, inside), np.where(large, last, inside + size)])
         return regions.astype(np.float32)
 
-    def draw(self, regions: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
-        """(G, size, size) uint8 of 0 and 1: each outline as seen through its region."""
+    def draw(self, regions: NDArray[np.float32], size: int, height: int, width: int) -> NDArray[np.uint8]:
+        """(G, size, size) uint8 of 0 and 1: each outline as seen through its region, nothing outside the image."""
         masks = np.zeros((len(self), size, size), np.uint8)
         zoom = size / (regions[:, 2:] - regions[:, :2])
         scale, offset = self.scale * zoom, (self.offset - regions[:, :2]) * zoom
@@ -81,7 +81,17 @@ class Instances:
                 masks[index] = seen >= 128
         if drawn:
             masks[drawn] = rasterise(_placed(polygons, scale[drawn], offset[drawn]), size, size)
+        over = np.flatnonzero((regions[:, :2] < 0).any(axis=1) | (regions[:, 2:] > [width, height]).any(axis=1))
+        if len(over):  # an object that a crop has cut does not go on in the padding of the batch
+            x, y = (_inside(regions[over, axis::2], size, limit) for axis, limit in enumerate((width, height)))
+            masks[over] &= y[:, :, None] & x[:, None, :]
         return masks
+
+
+def _inside(spans: NDArray[np.float32], size: int, limit: int) -> NDArray[np.bool_]:
+    """(n, size) of n spans (n, 2) low, high that are cut into cells: whether a cell's centre is within 0 and limit."""
+    centres = spans[:, :1] + (np.arange(size) + 0.5) * (spans[:, 1:] - spans[:, :1]) / size
+    return (centres > 0) & (centres < limit)
 
 
 def _corners(mask: LocalMask) -> list[Array]:

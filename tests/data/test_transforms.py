@@ -21,7 +21,7 @@ def diamond(as_bitmap: bool) -> Instances:
 def whole(instance: Instances, geometry: Geometry) -> np.ndarray:
     """The stored mask of one object as a bitmap of the frame."""
     regions = instance.regions(geometry.height, geometry.width, SIDE)
-    (region,), (stored,) = regions, instance.draw(regions, SIDE)
+    (region,), (stored,) = regions, instance.draw(regions, SIDE, geometry.height, geometry.width)
     y, x = np.mgrid[: geometry.height, : geometry.width] + 0.5
     column = ((x - region[0]) / (region[2] - region[0]) * SIDE).astype(int)
     row = ((y - region[1]) / (region[3] - region[1]) * SIDE).astype(int)
@@ -101,6 +101,21 @@ def test_a_crop_is_the_crop_of_the_rendered_mask():
         assert differs <= (0 if as_bitmap else 6)  # pycocotools rounds vertices left of the frame the other way
 
 
+@pytest.mark.parametrize("as_bitmap", [False, True])
+@pytest.mark.parametrize("zoom", [1, 5])
+def test_a_cut_object_ends_with_the_image(as_bitmap: bool, zoom: int):
+    """Not in the padding of the batch: there the published targets are zero."""
+    geometry = Geometry.identity(60, 80).resize(60 * zoom, 80 * zoom).crop(20 * zoom, 15 * zoom, 20 * zoom, 15 * zoom)
+    moved = geometry.instances(diamond(as_bitmap))
+    regions = moved.regions(geometry.height, geometry.width, SIDE)
+    (region,), (stored,) = regions, moved.draw(regions, SIDE, geometry.height, geometry.width)
+    assert (region[2:] > [geometry.width, geometry.height]).all(), "the region goes on outside"
+    y, x = ((np.flatnonzero(stored.any(1 - axis)) + 0.5) / SIDE for axis in (0, 1))
+    right, bottom = region[:2] + np.array([x.max(), y.max()]) * (region[2:] - region[:2])
+    assert geometry.width - 1 - zoom / 2 < right < geometry.width
+    assert geometry.height - 1 - zoom / 2 < bottom < geometry.height
+
+
 def test_image_and_box_move_together():
     pixels = np.zeros((60, 80, 3), np.uint8)
     pixels[10:50, 10:50] = 255
@@ -141,13 +156,13 @@ def test_many_objects_at_once_are_each_alone():
     together = geometry.instances(Instances(boxes, labels, outlines))
     assert together.labels.tolist() == [0, 1, 2, 3, 4]  # the last leaves the frame
     regions = together.regions(geometry.height, geometry.width, SIDE)
-    drawn = together.draw(regions, SIDE)
+    drawn = together.draw(regions, SIDE, geometry.height, geometry.width)
     assert drawn.any(axis=(1, 2)).tolist() == [True, True, True, False, True]
     for index, label in enumerate(together.labels):
         alone = geometry.instances(Instances(boxes[[label]], labels[[label]], [outlines[label]]))
         assert (alone.boxes == together.boxes[[index]]).all()
         assert (alone.regions(geometry.height, geometry.width, SIDE) == regions[[index]]).all()
-        assert (alone.draw(regions[[index]], SIDE) == drawn[[index]]).all()
+        assert (alone.draw(regions[[index]], SIDE, geometry.height, geometry.width) == drawn[[index]]).all()
 
 
 @pytest.mark.parametrize(

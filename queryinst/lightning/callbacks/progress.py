@@ -1,6 +1,7 @@
 """Where training is and when it will end."""
 
 import math
+import sys
 import time
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,7 +21,8 @@ class RunProgress(pl.callbacks.ProgressBar):
 
     def __init__(self, console: Console | None = None) -> None:
         super().__init__()
-        self.console = console or Console(stderr=True)
+        # In a notebook lines, too: rich would take it for a terminal, and its bar wants ipywidgets there.
+        self.console = console or Console(stderr=True, force_terminal=sys.stderr.isatty(), force_jupyter=False)
         self.enabled = True
         self._bar: Progress | None = None
         self._task = TaskID(0)
