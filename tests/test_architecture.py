@@ -38,7 +38,7 @@ ONLY_IN = {
     "wandb": ("lightning/loggers.py", "lightning/report.py", "lightning/callbacks/", "studies/compare/upload.py"),
     "wandb_workspaces": ("studies/compare/upload.py",),
     "scipy": ("criterion/matcher.py", "studies/compare/noise.py"),
-    "matplotlib": ("visualize/plots.py", "studies/compare/figures.py"),
+    "matplotlib": ("visualize/plots.py", "visualize/figures.py", "studies/compare/figures.py"),
     "jinja2": ("studies/compare/write.py",),
 }
 
