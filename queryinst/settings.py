@@ -21,7 +21,7 @@ def setting(
     at_most: float | None = None,
     above: float | None = None,
     choices: tuple[str, ...] | None = None,
-    identity: bool = True,
+    identity: bool | str = True,
 ) -> Any:
     """One field of a configuration dataclass.
 
@@ -30,7 +30,8 @@ def setting(
         meaning: one line for people, with the unit.
         at_least, at_most, above: range of a number, or of each number of a list.
         choices: the values allowed.
-        identity: whether the value defines the result of a run (and so its identity), or only how it gets there.
+        identity: whether the value defines the result of a run (and so its identity), or only how it gets there; "set"
+            where it does so only when it is not the default, so that runs from before the setting keep their identity.
     """
     metadata = {
         "meaning": meaning,

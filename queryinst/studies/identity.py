@@ -1,5 +1,6 @@
 """Which run is this? A hash of everything that defines its result, and the folder named after it."""
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -17,7 +18,7 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     Raises:
         UserError: a file that counts by its content does not exist.
     """
-    values = {key: value for key, entry, value in walk(config) if entry.metadata["identity"]}
+    values = {key: value for key, entry, value in walk(config) if _counts(entry, value)}
     for key in ("weights", "backbone.weights"):
         if values[key] and values[key] != "imagenet":
             values[key] = _digest(Path(values[key]), key)
@@ -30,6 +31,14 @@ def identity(config: TrainConfig) -> dict[str, Any]:
                 _digest(root / name, f"data.{split}_annotations") if (root / name).is_file() else "missing"
             )
     return values
+
+
+def _counts(entry: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether a setting defines the result of a run."""
+    if entry.metadata["identity"] == "set":
+        default = entry.default if entry.default_factory is dataclasses.MISSING else entry.default_factory()
+        return bool(value != default)
+    return bool(entry.metadata["identity"])
 
 
 def run_id(values: dict[str, Any]) -> str:

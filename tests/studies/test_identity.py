@@ -1,12 +1,13 @@
 """A run is what defines its result, and nothing else."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from queryinst.config import TrainConfig
+from queryinst.config import DataConfig, ShapesConfig, TrainConfig
 from queryinst.errors import UserError
-from queryinst.settings import walk
+from queryinst.settings import setting, walk
 from queryinst.studies.command import compose
 from queryinst.studies.identity import identity, run_folder, run_id
 
@@ -73,3 +74,16 @@ def test_every_setting_says_whether_it_counts():
     assert not kinds["data.root"]
     assert kinds["model.width"]
     assert all(not counts for key, counts in kinds.items() if key.startswith(("logger.", "callbacks.")))
+
+
+def test_a_setting_that_came_later_counts_once_it_is_set():
+    @dataclasses.dataclass
+    class Later(TrainConfig):
+        new: float = setting(0.5, "came later", identity="set")
+        list_of_new: list[int] = setting([], "came later", identity="set")
+
+    before = TrainConfig(data=DataConfig(shapes=ShapesConfig(1, 1)))
+    same = Later(data=before.data)
+    assert identity(same) == identity(before)
+    assert identity(dataclasses.replace(same, new=0.6)) == {**identity(before), "new": 0.6}
+    assert identity(dataclasses.replace(same, list_of_new=[1])) == {**identity(before), "list_of_new": [1]}
