@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from queryinst.settings import REQUIRED, setting
+from queryinst.video_config import AssociationConfig, TrackerConfig, VideoConfig
 
 ACCELERATORS = ("auto", "cpu", "gpu", "mps")  # Lightning's words
 
@@ -84,6 +85,9 @@ class ModelConfig:
     detach_proposals: bool = setting(
         False, "stop the first stage's gradient at the proposal boxes (hustvl/QueryInst#16: +0.2 box AP)"
     )
+    association: AssociationConfig | None = setting(
+        None, "an embedding a query that links instances over the frames of a video; empty: none", identity="set"
+    )
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
 
 
@@ -93,6 +97,10 @@ class CriterionConfig:
     l1_weight: float = setting(5.0, "weight of the L1 loss on normalised boxes", at_least=0)
     giou_weight: float = setting(2.0, "weight of the generalized IoU loss", at_least=0)
     mask_weight: float = setting(8.0, "weight of the dice loss", at_least=0)
+    association_weight: float = setting(1.0, "weight of the association loss", at_least=0, identity="set")
+    association_loss: str = setting(
+        "contrastive_focal", "how embeddings learn", choices=("contrastive_focal", "cross_entropy"), identity="set"
+    )
     class_cost: float = setting(2.0, "weight of the focal cost in matching", at_least=0)
     l1_cost: float = setting(5.0, "weight of the L1 cost in matching", at_least=0)
     giou_cost: float = setting(2.0, "weight of the generalized IoU cost in matching", at_least=0)
@@ -142,6 +150,7 @@ class DataConfig:
         0, "unreadable training images that may be replaced by others before the run stops", at_least=0, identity=False
     )
     shapes: ShapesConfig | None = setting(None, "make the embedded data set in `root` if it is not there")
+    video: VideoConfig | None = setting(None, "the data is video, in YouTube-VIS format", identity="set")
 
 
 @dataclass
@@ -279,6 +288,7 @@ class TrainConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)

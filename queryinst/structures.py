@@ -52,6 +52,7 @@ class Targets(_Movable):
     masks: Tensor  # (G, R, R) uint8, 0 or 1; any other height and width serve as well
     mask_boxes: Tensor  # (G, 4) float32 xyxy
     counts: list[int]  # ground truths of each image; sums to G
+    tracks: Tensor | None = None  # (G,) int64, in video: equal for the same object of the same video
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,9 @@ class Detections:
     labels: Tensor  # (D,) int64
     masks: Tensor  # (D, 28, 28) float32 probabilities inside the box; `ops.masks` pastes or encodes them
     size: tuple[int, int]  # height, width of the original image
+    queries: Tensor | None = None  # (D,) int64 in 0..N-1, where a network found them: which query
+    embeddings: Tensor | None = None  # (D, E) float32, of a network with association heads
+    tracks: Tensor | None = None  # (D,) int64, of a tracker: equal for the same object of the video
 
     def above(self, score: float) -> Detections:
         """Only the detections whose score is at least `score`."""
@@ -128,5 +132,6 @@ class Detections:
         return self._each(lambda column: column.cpu())
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Detections:
-        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in ("boxes", "scores", "labels", "masks")}
+        columns = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        changed: dict[str, Any] = {n: change(column) for n, column in columns.items() if isinstance(column, Tensor)}
         return replace(self, **changed)

@@ -14,14 +14,15 @@ COMMANDS = {"train", "evaluate", "predict", "convert", "doctor", "benchmark", "c
 
 # What each part may import besides itself: config, structures, ops <- models | criterion <- data | evaluation |
 # visualize | checkpoints <- lightning <- studies <- commands. What is measured is below the benchmarks.
-BASE = {"errors", "settings", "config", "rules", "structures", "ops"}
+BASE = {"errors", "settings", "config", "video_config", "rules", "structures", "ops"}
 READERS = {"data", "evaluation", "visualize", "checkpoints"}
 MAY_IMPORT = {
     "errors": set(),
     "settings": {"errors"},
-    "config": {"errors", "settings"},
+    "video_config": {"errors", "settings"},
+    "config": {"errors", "settings", "video_config"},
     "rules": {"errors", "settings", "config"},
-    "command_config": {"settings", "config"},
+    "command_config": {"settings", "config", "video_config"},
     "ops": {"errors"},
     "structures": {"ops"},
     "models": BASE,

@@ -194,7 +194,8 @@ def open_split(data: DataConfig, split: str, hint: str | None = None) -> CocoFil
 def loader(dataset: CocoDataset, sampler: Any, batch: int, workers: int) -> DataLoader[Sample]:
     """A DataLoader that keeps OpenCV to one thread and its processes alive between epochs; at most one a core."""
     cv2.setNumThreads(0)
-    workers = min(workers, os.cpu_count() or 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(workers, cores)  # of those this process may use: a job of a cluster has a part of the machine
     return DataLoader(
         dataset,
         batch_size=batch,

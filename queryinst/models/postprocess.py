@@ -49,8 +49,6 @@ def detect(
         else torch.ones_like(scores, dtype=torch.bool)
     )
     return [
-        Detections(
-            boxes[i][keep[i]], scores[i][keep[i]], label[i][keep[i]], masks[i][keep[i]], (int(height), int(width))
-        )
+        Detections(boxes[i], scores[i], label[i], masks[i], (int(height), int(width)), query[i]).take(keep[i])
         for i, (height, width) in enumerate(original_sizes.tolist())
     ]
