@@ -77,7 +77,7 @@ def _metrics(config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile
 
 
 def _elastic(config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile", output: Path | None) -> None:
-    from queryinst.lightning.elastic import ElasticModule, table
+    from queryinst.lightning.elastic import ElasticModule, chart, table
     from queryinst.studies.results import write
 
     every, trained = checkpoint.config.model.num_proposals, checkpoint.config
@@ -93,6 +93,8 @@ def _elastic(config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile
     if output:
         annotations = source.path.as_posix()
         write(output, {"checkpoint": config.checkpoint, "annotations": annotations, "rows": module.rows})
+        output.with_suffix(".png").write_bytes(chart(module.rows))
+        print(f"drawn in {output.with_suffix('.png')}")
 
 
 def _validate(module: "QueryInstModule", config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile") -> None:

@@ -11,6 +11,7 @@ from queryinst.models.cost import flops, seconds
 from queryinst.models.postprocess import detect
 from queryinst.models.queryinst import QueryInst
 from queryinst.structures import Batch, Detections
+from queryinst.visualize import plots
 
 
 class Setting(NamedTuple):
@@ -98,13 +99,16 @@ def table(rows: Sequence[dict[str, float]]) -> str:
 
 def pareto(rows: Sequence[dict[str, float]]) -> set[int]:
     """Positions of the rows that no other beats in both mask AP and GFLOPs."""
-    return {
-        index
-        for index, row in enumerate(rows)
-        if not any(
-            (other["segm_AP"], -other["gflops"]) != (row["segm_AP"], -row["gflops"])
-            and other["segm_AP"] >= row["segm_AP"]
-            and other["gflops"] <= row["gflops"]
-            for other in rows
-        )
-    }
+    front = plots.pareto([(row["gflops"], row["segm_AP"]) for row in rows])
+    return {index for index, row in enumerate(rows) if (row["gflops"], row["segm_AP"]) in front}
+
+
+def chart(rows: Sequence[dict[str, float]]) -> bytes:
+    """Mask AP against GFLOPs of every row, a colour for each number of stages, and the Pareto front, as PNG."""
+    dots, seen = [], set[int]()
+    for row in rows:
+        stages = int(row["stages"])
+        label = f"{'_' * (stages in seen)}{stages} stage{'s' * (stages > 1)}"  # once in the legend
+        dots.append(plots.Dot(label, row["gflops"], [row["segm_AP"]], stages - 1))
+        seen.add(stages)
+    return plots.png(plots.trade(dots, [], "GFLOPs", "mask AP"))

@@ -58,6 +58,7 @@ def test_the_command(run: Run, workplace: Path):
     rows = json.loads((folder / "elastic.json").read_text())["rows"]
     assert [(row["stages"], row["proposals"]) for row in rows] == [(1, 20), (2, 20), (2, 5), (3, 20), (3, 5)]
     result = json.loads((folder / "result.json").read_text())
+    assert (folder / "elastic.png").read_bytes().startswith(b"\x89PNG")
     full = next(row for row in rows if (row["stages"], row["proposals"]) == (3, 20))
     assert full["segm_AP"] == pytest.approx(result["metrics"]["segm_AP"], abs=1e-9)
     for stage in (1, 2):
