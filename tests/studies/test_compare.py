@@ -224,3 +224,11 @@ def test_bad_input_is_one_sentence(place: Path, run: Run, words: list[str], sent
     assert code == 2
     assert f"error: {sentence}" in out
     assert "Traceback" not in out
+
+
+def test_a_folder_called_runs_is_named_after_what_it_is_in(place: Path, run: Run):
+    make_study(Path("outputs"), "stages", {1: 0.5, 2: 0.6})
+    shutil.copytree("outputs", "experiments/depth/runs", ignore=shutil.ignore_patterns("studies"))
+    code, out = run("compare", "experiments/depth/runs", "--resamples", "200")
+    assert code == 0, out
+    assert Path("outputs/compare/depth/report.html").exists()

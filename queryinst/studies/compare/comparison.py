@@ -147,6 +147,8 @@ def _listed(names: Sequence[str], total: int, everyone: str) -> str:
 
 def of_name(found: Found, words: Sequence[str]) -> str:
     """A name for a comparison: the studies', or the folders'."""
-    names = found.studies or [Path(word).resolve().name.removesuffix(".json") for word in words]
+    folders = (Path(word).resolve() for word in words)
+    places = (folder.parent if folder.name == "runs" else folder for folder in folders)  # of `experiments/STUDY/runs`
+    names = found.studies or [place.name.removesuffix(".json") for place in places]
     joined = "+".join(dict.fromkeys(names))
     return joined if len(joined) <= 60 else f"{names[0][:50]}+{len(names) - 1}"
