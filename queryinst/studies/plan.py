@@ -22,7 +22,7 @@ class Plan:
     """What is known of a run that is not started."""
 
     state: str  # finished, begun, new
-    parameters: int  # with 80 classes
+    parameters: int  # with as many classes as COCO has, whatever the data
     flops: int  # of one image, as in result.json
     minutes: float | None  # on this machine, as long as the finished runs on the same data took; None without such runs
 

@@ -195,14 +195,14 @@ def test_the_page_in_a_browser(place: Path, run: Run):
 def test_names_of_classes_and_settings_cannot_break_the_page(place: Path, run: Run):
     names = (NASTY, "a & b", "{{ 7 * 7 }}")
     for number, text in enumerate((NASTY, '"><img src=x onerror=document.title=1>')):
-        make_run(place / "runs" / f"r{number}", {"model.proposal_init": text}, quality=0.6 + number / 10, names=names)
-    code, out = run("compare", "runs", "--resamples", "100")
+        make_run(place / "odd" / f"r{number}", {"model.proposal_init": text}, quality=0.6 + number / 10, names=names)
+    code, out = run("compare", "odd", "--resamples", "100")
     assert code == 0, out
-    page = Path("outputs/compare/runs/report.html")
+    page = Path("outputs/compare/odd/report.html")
     assert NASTY not in page.read_text()
     dom = in_browser(page, place)
     assert not re.search("<body[^>]*data-error", dom)
-    assert "<title>runs: what did it buy?</title>" in dom
+    assert "<title>odd: what did it buy?</title>" in dom
     assert "<img" not in dom
     assert html.escape("proposal_init=" + NASTY, quote=False) in dom
 
