@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 COMMANDS = {"train", "evaluate", "predict", "convert", "doctor", "benchmark", "compare"}
 
 # What each part may import besides itself: config, structures, ops <- models | criterion <- data | evaluation |
-# visualize | checkpoints <- lightning <- studies <- commands. What is measured is below the benchmarks.
+# visualize | checkpoints <- lightning <- studies <- benchmarks <- commands.
 BASE = {"errors", "settings", "config", "video_config", "rules", "structures", "ops"}
 READERS = {"data", "evaluation", "visualize", "checkpoints"}
 MAY_IMPORT = {
@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "models": BASE,
     "criterion": BASE,
     **{part: BASE | {"models", "criterion"} for part in READERS},
-    "benchmarks": BASE | {"data"},
+    "benchmarks": BASE | READERS | {"models", "criterion", "lightning", "studies"},
     "lightning": BASE | {"models", "criterion"} | READERS,
     "studies": BASE | {"models", "criterion", "lightning", "rules", ""} | READERS,
 }

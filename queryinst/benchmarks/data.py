@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,8 @@ from pycocotools import mask as coco_mask
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as v2
 
-from queryinst.benchmarks import scenes
+from queryinst.benchmarks import opening, scenes
+from queryinst.benchmarks.frame import Results, table
 from queryinst.benchmarks.rounds import alternate
 from queryinst.config import AugmentationConfig
 from queryinst.data.coco import CocoDataset, CocoFile
@@ -115,17 +117,31 @@ def _bytes(*tensors: torch.Tensor) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def report(arguments: Any, folder: Path) -> str:
-    """What the command prints."""
-    lines = [
-        "ms_crop on 640x480 images, one process, one thread, medians: ours against v2 transforms on full bitmaps",
-        f"{'objects':>8}{'images/s':>10}{'plain':>8}{'ratio':>8}{'target kB':>11}{'plain':>9}{'ratio':>8}",
-    ]
-    for count in arguments.instances:
-        times = measure(folder / str(count), arguments.images, count, arguments.rounds)
-        lines.append(
-            f"{count:>8}{times.ours:>10.1f}{times.plain:>8.1f}{times.ours / times.plain:>7.1f}x"
-            f"{times.our_bytes / 1000:>11.1f}{times.plain_bytes / 1000:>9.0f}"
-            f"{times.plain_bytes / times.our_bytes:>7.1f}x"
+def run(arguments: Any) -> Results:
+    """Measure with each number of objects; with `--open`, also opening a large file."""
+    with tempfile.TemporaryDirectory() as folder:
+        times = {
+            count: measure(Path(folder) / str(count), arguments.images, count, arguments.rounds)
+            for count in arguments.instances
+        }
+        results: Results = {"rows": [{"objects": count, **of_count._asdict()} for count, of_count in times.items()]}
+        if arguments.open:
+            path = Path(folder) / "instances.json"
+            results["opening"] = opening.measure(path, arguments.open_images, arguments.open_annotations)
+    return results
+
+
+def markdown(results: Results) -> str:
+    """Images a second and bytes of targets, a line for each number of objects."""
+    columns = ["objects", "images/s", "plain", "ratio", "target kB", "plain kB", "ratio"]
+    rows = [
+        (
+            *(row["objects"], f"{row['ours']:.1f}", f"{row['plain']:.1f}", f"{row['ours'] / row['plain']:.1f}x"),
+            *(f"{row['our_bytes'] / 1000:.1f}", f"{row['plain_bytes'] / 1000:.0f}"),
+            f"{row['plain_bytes'] / row['our_bytes']:.1f}x",
         )
-    return "\n".join(lines)
+        for row in results["rows"]
+    ]
+    said = "ms_crop on 640x480 images, one process, one thread, medians: ours against v2 transforms on full bitmaps"
+    told = [said, table(columns, rows)]
+    return "\n\n".join([*told, opening.markdown(results["opening"])] if "opening" in results else told)

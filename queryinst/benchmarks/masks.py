@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from queryinst.benchmarks.frame import Results, table
 from queryinst.benchmarks.rounds import alternate
 from queryinst.ops import masks as mask_ops
 
@@ -59,20 +60,20 @@ def _predictions(count: int, height: int, width: int, seed: int) -> tuple[NDArra
     return probabilities.astype(np.float32), boxes.clip(0, [width, height, width, height]).astype(np.float32)
 
 
-def as_text(count: int, height: int, width: int, times: MaskTimes) -> str:
-    """The result as lines to print."""
-    return "\n".join(
-        [
-            f"{count} masks to COCO RLE at {height}x{width}, one thread, medians",
-            f"  inside the box    {times.ours * 1000:8.1f} ms",
-            f"  paste and encode  {times.plain * 1000:8.1f} ms",
-            f"  ratio             {times.plain / times.ours:8.1f} x",
-            f"  pixels that differ {times.different:7} of {count * height * width}",
-        ]
-    )
+def run(arguments: Any) -> Results:
+    """Measure with as many masks, in an image as large, as the command line says."""
+    size = {"masks": arguments.masks, "height": arguments.height, "width": arguments.width}
+    return {**size, **measure(*size.values(), arguments.rounds)._asdict()}
 
 
-def report(arguments: Any) -> str:
-    """What the command prints."""
-    times = measure(arguments.masks, arguments.height, arguments.width, arguments.rounds)
-    return as_text(arguments.masks, arguments.height, arguments.width, times)
+def markdown(results: Results) -> str:
+    """Both times, their ratio, and the pixels in which the two differ."""
+    count, height, width = results["masks"], results["height"], results["width"]
+    rows = [
+        ("inside the box", f"{results['ours'] * 1000:.1f} ms"),
+        ("paste and encode", f"{results['plain'] * 1000:.1f} ms"),
+        ("ratio", f"{results['plain'] / results['ours']:.1f}x"),
+        ("pixels that differ", f"{results['different']} of {count * height * width}"),
+    ]
+    said = f"{count} masks to COCO RLE at {height}x{width}, one thread, medians"
+    return f"{said}\n\n{table(['', 'masks'], rows)}"

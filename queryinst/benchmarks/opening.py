@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from queryinst.benchmarks import scenes
+from queryinst.benchmarks.frame import Results, table
 
 
 class Opening(NamedTuple):
@@ -64,19 +65,25 @@ def _held(source: Any) -> tuple[int, int]:
     return _status("RssAnon"), _status("RssFile")
 
 
-def report(arguments: Any, folder: Path) -> str:
-    """What the command prints."""
-    path = folder / "instances.json"
-    scenes.write_annotations(path, arguments.open_images, arguments.open_annotations)
-    lines = [
-        f"opening {arguments.open_images} images, {arguments.open_annotations} annotations, "
-        f"{path.stat().st_size / 1e6:.0f} MB of JSON"
-    ]
-    for name in ("first time", "again"):
-        opening = open_in_process(path)
-        lines.append(f"  {name:<12}{opening.seconds:8.1f} s, peak {opening.peak / 2**30:.2f} GiB")
+def measure(path: Path, images: int, annotations: int) -> Results:
+    """Generate a file at `path`, open it twice, and let a loader process read all of it."""
+    scenes.write_annotations(path, images, annotations)
+    times = {name: open_in_process(path)._asdict() for name in ("first time", "again")}
     own, shared = serve_in_process(path)
-    lines.append(
-        f"  a loader process that has read all of it holds {own / 1e6:.0f} MB more, and shares {shared / 1e6:.0f} MB"
+    size = path.stat().st_size
+    return {"images": images, "annotations": annotations, "size": size, "times": times, "own": own, "shared": shared}
+
+
+def markdown(results: Results) -> str:
+    """Seconds and memory of opening, then what a loader process holds."""
+    rows = [
+        (name, f"{times['seconds']:.1f} s", f"{times['peak'] / 2**30:.2f} GiB")
+        for name, times in results["times"].items()
+    ]
+    megabytes = results["size"] / 1e6
+    opened = f"opening {results['images']} images, {results['annotations']} annotations, {megabytes:.0f} MB of JSON"
+    holds = (
+        f"a loader process that has read all of it holds {results['own'] / 1e6:.0f} MB more, "
+        f"and shares {results['shared'] / 1e6:.0f} MB"
     )
-    return "\n".join(lines)
+    return "\n\n".join([opened, table(["", "seconds", "peak memory"], rows), holds])

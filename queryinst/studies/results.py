@@ -56,14 +56,16 @@ def describe(config: TrainConfig, identity: dict[str, Any], run_id: str) -> dict
         "id": run_id,
         "identity": identity,
         "config": dataclasses.asdict(config),
-        "versions": {
-            "queryinst": __version__,
-            "python": platform.python_version(),
-            **{p: importlib.metadata.version(p) for p in PACKAGES},
-        },
+        "versions": versions(),
         "git": git_state(),
         "hardware": hardware(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of this package, of Python, and of the packages that results depend on."""
+    packages = {package: importlib.metadata.version(package) for package in PACKAGES}
+    return {"queryinst": __version__, "python": platform.python_version(), **packages}
 
 
 def git_state() -> dict[str, Any] | None:

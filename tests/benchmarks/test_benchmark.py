@@ -1,5 +1,6 @@
 """The benchmark runs and prints its ratios, and compares the same work. Nothing here is timed."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from conftest import ROOT, Run
 
-from queryinst.benchmarks import data, masks, opening, scenes
+from queryinst.benchmarks import data, frame, masks, opening, scenes
 from queryinst.config import TrainConfig
 from queryinst.data.coco import CocoDataset, CocoFile
 from queryinst.data.index import SMALLEST
@@ -16,25 +17,56 @@ from queryinst.data.transforms import TrainGeometry
 from queryinst.studies.command import compose
 
 
-def test_data_prints_a_line_for_each_count(run: Run):
+def cells(text: str) -> list[list[str]]:
+    """The rows of Markdown tables."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+
+
+def test_data_prints_a_line_for_each_count(run: Run, workplace: Path):
     code, said = run("benchmark", "data", "--images", "2", "--instances", "3", "12", "--rounds", "1")
     assert code == 0
-    assert [line.split()[0] for line in said.splitlines() if line.count("x") == 2] == ["3", "12"]
+    assert [row[0] for row in cells(said)] == ["objects", "-------", "3", "12"]
+    assert "written" not in said  # this is no checkout
 
 
-def test_data_opens_a_large_file(run: Run):
+def test_data_opens_a_large_file(run: Run, workplace: Path):
     sizes = ["--open", "--open-images", "30", "--open-annotations", "200"]
     code, said = run("benchmark", "data", "--images", "1", "--instances", "1", "--rounds", "1", *sizes)
     assert code == 0
     assert "opening 30 images, 200 annotations" in said
-    assert re.search(r"first time +[\d.]+ s, peak [\d.]+ GiB", said)
+    assert re.search(r"first time +\| +[\d.]+ s +\| +[\d.]+ GiB", said)
     assert re.search(r"holds -?\d+ MB more, and shares -?\d+ MB", said)
 
 
-def test_masks_are_equal(run: Run):
-    code, said = run("benchmark", "masks", "--masks", "5", "--height", "60", "--width", "80", "--rounds", "1")
+def test_masks_are_equal_and_the_record_says_what_was_measured_where(run: Run, tmp_path: Path):
+    sizes = ["--masks", "5", "--height", "60", "--width", "80", "--rounds", "1"]
+    code, said = run("benchmark", "masks", *sizes, "--to", str(tmp_path / "to"))
     assert code == 0
-    assert "pixels that differ       0 of 24000" in said
+    assert ["pixels that differ", "0 of 24000"] in cells(said)
+    (path,) = (tmp_path / "to").glob("*.json")
+    content = json.loads(path.read_text())
+    assert content["part"] == "masks"
+    assert content["command"].startswith("python -m queryinst.benchmark masks --masks 5")
+    assert torch.__version__.startswith(content["versions"]["torch"])
+    assert content["hardware"]["name"].endswith("1 thread")
+    assert (content["results"]["masks"], content["results"]["different"]) == (5, 0)
+    told = path.with_suffix(".md").read_text()
+    assert told.startswith(f"# {content['hardware']['name']}\n")
+    assert cells(told) == cells(said)
+
+
+def test_a_checkout_keeps_its_records(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "experiments").mkdir()
+    monkeypatch.chdir(tmp_path)
+    code, _ = run("benchmark", "masks", "--masks", "1", "--height", "60", "--width", "80", "--rounds", "1")
+    assert code == 0
+    assert len(list(tmp_path.glob("experiments/benchmark/masks-*-1-thread.*"))) == 2
+
+
+def test_a_gpu_names_its_records():
+    found = {"processor": "P", "threads": 4, "gpus": ["A", "B"]}
+    names = [frame.name_of(found, device) for device in ("cuda", "cuda:1", "cpu")]
+    assert names == ["A", "B", "P, 4 threads"]
 
 
 def test_nonsense_is_refused(run: Run):
