@@ -62,8 +62,8 @@ def _predictions(count: int, height: int, width: int, seed: int) -> tuple[NDArra
 
 def run(arguments: Any) -> Results:
     """Measure with as many masks, in an image as large, as the command line says."""
-    size = {"masks": arguments.masks, "height": arguments.height, "width": arguments.width}
-    return {**size, **measure(*size.values(), arguments.rounds)._asdict()}
+    times = measure(arguments.masks, arguments.height, arguments.width, arguments.rounds)
+    return {"masks": arguments.masks, "height": arguments.height, "width": arguments.width, **times._asdict()}
 
 
 def markdown(results: Results) -> str:
