@@ -1,11 +1,13 @@
 """`python -m queryinst.benchmark PART`: speed and memory against the plain way, both measured in one run.
 
+python -m queryinst.benchmark inference       image to COCO run-length codes, against the published way, part by part
+python -m queryinst.benchmark inference --batches 1 2 4 --sizes 800x1216 640x960 --stages       and sweeps (minutes)
 python -m queryinst.benchmark data            images a second and bytes of targets, against v2 transforms on bitmaps
 python -m queryinst.benchmark data --open     also opening an annotation file as large as COCO's training set (minutes)
 python -m queryinst.benchmark masks           masks to COCO run-length codes, against paste and encode
 
-Everything measured is generated. The result is printed and, in a checkout or with --to FOLDER, written as JSON and as
-Markdown, named after the part and the hardware.
+Everything measured is generated, and the same command runs on a GPU (--device cuda). The result is printed and, in a
+checkout or with --to FOLDER, written as JSON and as Markdown, named after the part and the hardware.
 """
 
 import argparse
@@ -22,12 +24,23 @@ def main() -> None:
         "python -m queryinst.benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parts = parser.add_subparsers(dest="part", required=True)
+    _inference(parts.add_parser("inference", help="one image to detections and codes: time, operations, share of peak"))
     _data(parts.add_parser("data", help="the data set: images a second, bytes of targets, opening a large file"))
     _masks(parts.add_parser("masks", help="masks to COCO run-length codes"))
     for part in parts.choices.values():
         part.add_argument("--rounds", type=_positive, default=5, help="times that each way is timed")
         part.add_argument("--to", type=Path, help=f"folder for JSON and Markdown; in a checkout {FOLDER}")
     _measure(parser.parse_args())
+
+
+def _inference(part: argparse.ArgumentParser) -> None:
+    part.add_argument("--backbone", default="resnet50")
+    part.add_argument("--proposals", type=_positive, nargs="+", default=[100, 300], help="of the network, and kept")
+    part.add_argument("--sizes", type=_size, nargs="+", default=["800x1216"], help="height x width of an image")
+    part.add_argument("--batches", type=_positive, nargs="+", default=[1], help="images at a time, of the first size")
+    part.add_argument("--stages", action="store_true", help="also with fewer stages and proposals")
+    part.add_argument("--threads", type=_positive, help="of the processor; by default as many as PyTorch takes")
+    part.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
 
 
 def _data(part: argparse.ArgumentParser) -> None:
@@ -64,6 +77,13 @@ def _measure(arguments: argparse.Namespace) -> None:
         command = shlex.join(["python", "-m", "queryinst.benchmark", *sys.argv[1:]])
         record = frame.record(arguments.part, command, results, getattr(arguments, "device", "cpu"))
         print("\nwritten to", " and ".join(map(str, frame.save(folder, record, text))))
+
+
+def _size(text: str) -> str:
+    sides = text.split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) > 0 and int(side) % 32 == 0 for side in sides):
+        raise argparse.ArgumentTypeError(f"{text} is not HEIGHTxWIDTH in multiples of 32, such as 800x1216")
+    return text
 
 
 def _positive(text: str) -> int:

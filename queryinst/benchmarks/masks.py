@@ -42,8 +42,8 @@ def measure(count: int, height: int, width: int, rounds: int, seed: int = 0) -> 
 
 def paste_whole(masks: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """The published way (reference, 1.11): (N, H, W) uint8 of masks (N, s, s) sampled at every pixel of the image."""
-    y = (torch.arange(size[0]) + 0.5 - boxes[:, 1:2]) / (boxes[:, 3:4] - boxes[:, 1:2]) * 2 - 1
-    x = (torch.arange(size[1]) + 0.5 - boxes[:, 0:1]) / (boxes[:, 2:3] - boxes[:, 0:1]) * 2 - 1
+    y = (torch.arange(size[0], device=boxes.device) + 0.5 - boxes[:, 1:2]) / (boxes[:, 3:4] - boxes[:, 1:2]) * 2 - 1
+    x = (torch.arange(size[1], device=boxes.device) + 0.5 - boxes[:, 0:1]) / (boxes[:, 2:3] - boxes[:, 0:1]) * 2 - 1
     where = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=3)
     return (F.grid_sample(masks[:, None], where, align_corners=False)[:, 0] >= 0.5).to(torch.uint8)
 

@@ -24,8 +24,8 @@ class DynamicConv(nn.Module):
         """Queries (n, d) and their regions (n, d, k, k) to (n, k * k, d), positions row by row."""
         first, second = self.params(queries).chunk(2, dim=1)
         x = regions.flatten(2).transpose(1, 2)
-        x = F.relu(self.norm_in(torch.bmm(x, first.view(-1, self.width, self.hidden))))
-        return F.relu(self.norm_out(torch.bmm(x, second.view(-1, self.hidden, self.width))))
+        x = F.relu(self.norm_in(torch.bmm(x, first.view(-1, self.width, self.hidden))), inplace=True)
+        return F.relu(self.norm_out(torch.bmm(x, second.view(-1, self.hidden, self.width))), inplace=True)
 
 
 class ProjectedDynamicConv(DynamicConv):

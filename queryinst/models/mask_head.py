@@ -27,7 +27,7 @@ class ConvNorm(nn.Module):
             return F.relu(
                 F.batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias, training=False, eps=bn.eps)
             )
-        return F.relu(self.bn(x))
+        return F.relu(self.bn(x), inplace=True)
 
 
 class MaskHead(nn.Module):
@@ -47,12 +47,23 @@ class MaskHead(nn.Module):
         """Queries (n, d) after self-attention and regions (n, d, k, k) to mask features (n, d, 2k, 2k)."""
         x = self.dyn(queries, regions)  # (n, k * k, d) is (n, d, k, k) with channels last: the convolutions keep it so
         x = x.unflatten(1, regions.shape[2:]).permute(0, 3, 1, 2)
-        return F.relu(self.up(self.convs(x)))
+        return F.relu(self.up(self.convs(x)), inplace=True)
 
-    def classify(self, features: Tensor, labels: Tensor) -> Tensor:
-        """The 1x1 convolution for one class a row only: (n, d, s, s) and (n,) to logits (n, s, s).
+    def classify(self, features: Tensor, labels: Tensor, which: Tensor | None = None) -> Tensor:
+        """The 1x1 convolution for one class a row only: (n, d, s, s) and (m,) to logits (m, s, s).
 
         The same numbers as all K classes and a gather, without K - 1 of the maps.
+
+        Args:
+            which: (m,) the features that each row reads; by default row i reads features i.
         """
         weight, bias = self.logits.weight[labels].flatten(1), self.logits.bias[labels]  # type: ignore[index]
-        return torch.einsum("ndyx,nd->nyx", features, weight) + bias[:, None, None]
+        if which is None:
+            return torch.einsum("ndyx,nd->nyx", features, weight) + bias[:, None, None]
+        # Rows of the same features side by side, so that features are read once and copied never.
+        place = (which[:, None] == which).tril(-1).sum(1)
+        most = int(place.max()) + 1 if len(place) else 0
+        together = weight.new_zeros(len(features), most, weight.shape[1])
+        together[which, place] = weight
+        maps = torch.einsum("ndyx,nrd->nryx", features, together)
+        return maps[which, place] + bias[:, None, None]

@@ -71,7 +71,7 @@ class QueryInst(nn.Module):
         rows = torch.arange(height, device=images.device) < sizes[:, :1]
         columns = torch.arange(width, device=images.device) < sizes[:, 1:]
         inside = (rows[:, None, :, None] & columns[:, None, None, :]).to(self.mean.dtype)
-        return (images - self.mean) / self.std * inside
+        return (images - self.mean).div_(self.std).mul_(inside)
 
     def refine(self, x: Tensor, sizes: Tensor) -> Output:
         """The network proper: normalised images (B, 3, H, W) to the outputs of every stage."""
@@ -129,15 +129,15 @@ class QueryInst(nn.Module):
         for (index, (image, query, back)), region in zip(picks.items(), regions, strict=True):
             head = self.stages[index].mask
             features = head(output.stages[index].mask_queries[image, query], region)
-            logits[index] = head.classify(features[back], rows[index].label)
+            logits[index] = head.classify(features, rows[index].label, back)
         return logits
 
-    def _distinct(self, rows: Rows, number: int) -> tuple[Tensor, Tensor, Tensor | slice]:
-        """Image and query of the rows without repetition, and where each row finds its own among them.
+    def _distinct(self, rows: Rows, number: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Image and query of the rows without repetition, and where each row finds its own among them (None: in place).
 
         At test a query may be asked for with several classes; in training every row is another query already.
         """
         if self.training:
-            return rows.image, rows.query, slice(None)
+            return rows.image, rows.query, None
         key, back = (rows.image * number + rows.query).unique(return_inverse=True)
         return key // number, key % number, back

@@ -45,7 +45,8 @@ def paste(
     """
     x, left = _weights(box[0], box[2], size[1], probabilities.shape[1])
     y, top = _weights(box[1], box[3], size[0], probabilities.shape[0])
-    return LocalMask((y @ probabilities @ x.T >= threshold).astype(np.uint8), left, top)
+    # Made column by column, as `encode` reads it.
+    return LocalMask((x @ probabilities.T @ y.T >= threshold).view(np.uint8).T, left, top)
 
 
 def _weights(low: float, high: float, limit: int, cells: int) -> tuple[NDArray[np.float32], int]:
@@ -63,9 +64,10 @@ def _weights(low: float, high: float, limit: int, cells: int) -> tuple[NDArray[n
 def encode(mask: LocalMask, size: tuple[int, int]) -> Rle:
     """A local mask as compressed COCO RLE of an image of `size`, without making the image."""
     height, width = mask.bitmap.shape
-    padded = np.zeros((width, height + 2), np.int8)
-    padded[:, 1:-1] = mask.bitmap.T
-    column, row = np.nonzero(np.diff(padded, axis=1))  # where a run of ones begins, and where it ends, in turn
+    padded = np.zeros(width * (height + 1) + 1, np.bool_)  # a zero above every column, and one after the last
+    padded[:-1].reshape(width, height + 1)[:, 1:] = mask.bitmap.T
+    # Where a run of ones begins, and where it ends, in turn.
+    column, row = np.divmod(np.flatnonzero(padded[1:] != padded[:-1]), height + 1)
     edges = (column + mask.left) * size[0] + row + mask.top
     if len(edges) > 2:  # a run that reaches the bottom goes on at the top of the next column
         joined = edges[1:-1:2] == edges[2::2]
