@@ -20,6 +20,12 @@ class EvaluateConfig:
     )
     batch_size: int | None = setting(None, "images at a time; empty: as in training", at_least=1)
     num_workers: int = setting(2, "loader processes", at_least=0)
+    precision: str = setting(
+        "run",
+        "`run`: network and arithmetic of the run, which repeats its metrics to the last digit; `fp32`, `bf16`: the "
+        "network prepared for use (BatchNorm folded, channels last), which is sooner",
+        choices=("run", "fp32", "bf16"),
+    )
     backend: str = setting("pycocotools", "who computes average precision", choices=("pycocotools", "faster_coco_eval"))
     output: str | None = setting(None, "write the metrics to this JSON file")
     accelerator: str = setting("auto", "what to compute on", choices=ACCELERATORS)

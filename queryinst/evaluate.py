@@ -3,6 +3,7 @@
 python -m queryinst.evaluate checkpoint=outputs/RUN/best.ckpt                      as at the end of the training run
 python -m queryinst.evaluate checkpoint=... all_stages=true                        every stage's own results
 python -m queryinst.evaluate checkpoint=... elastic=true                           with fewer stages, fewer proposals
+python -m queryinst.evaluate checkpoint=... precision=bf16                         sooner: the network prepared for use
 python -m queryinst.evaluate checkpoint=... images=FOLDER annotations=FILE         on other data with the same classes
 """
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from queryinst.checkpoints.load import Checkpoint
     from queryinst.data.coco import CocoFile
     from queryinst.lightning.module import QueryInstModule
+    from queryinst.models.queryinst import QueryInst
 
 ELASTIC = "elastic.json"
 
@@ -28,8 +30,10 @@ def main(config: EvaluateConfig) -> None:
             "images and annotations belong together: give both, or neither for the run's own validation set"
         )
     from queryinst.checkpoints.load import load
+    from queryinst.memory import keep_memory
     from queryinst.studies.results import require_writable
 
+    keep_memory()
     checkpoint = load(config.checkpoint)
     source = _source(config, checkpoint)
     checkpoint.require_classes(source.categories.ids, source.categories.names, source.path)
@@ -57,6 +61,13 @@ def _source(config: EvaluateConfig, checkpoint: "Checkpoint") -> "CocoFile":
     return open_split(data, "val", f"; {config.checkpoint} was evaluated there: give images=FOLDER annotations=FILE")
 
 
+def _network(config: EvaluateConfig, checkpoint: "Checkpoint") -> "QueryInst":
+    from queryinst.models.deploy import deploy
+
+    model = checkpoint.build()
+    return model if config.precision == "run" else deploy(model, config.precision)
+
+
 def _metrics(config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile", output: Path | None) -> None:
     from queryinst.evaluation.coco import CocoEvaluator, table
     from queryinst.lightning.module import QueryInstModule
@@ -64,7 +75,7 @@ def _metrics(config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile
 
     stages = range(checkpoint.config.model.num_stages) if config.all_stages else [-1]
     evaluators = {stage: CocoEvaluator(source.content, config.backend) for stage in stages}
-    module = QueryInstModule(checkpoint.build(), evaluators, checkpoint.config.model.postprocess)
+    module = QueryInstModule(_network(config, checkpoint), evaluators, checkpoint.config.model.postprocess)
     _validate(module, config, checkpoint, source)
     for stage in stages:
         prefix = "" if stage == -1 else f"stage_{stage + 1}/"
@@ -85,7 +96,7 @@ def _elastic(config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile
     if max(numbers) > every:
         raise UserError(f"proposals must be at most {every}, as many as the model has; got {max(numbers)}")
     module = ElasticModule(
-        checkpoint.build(), source.content, sorted(set(numbers)), trained.model.postprocess, config.backend
+        _network(config, checkpoint), source.content, sorted(set(numbers)), trained.model.postprocess, config.backend
     )
     _validate(module, config, checkpoint, source)
     module.add_cost(-(-trained.augmentation.test_short_side // 32) * 32)
@@ -108,7 +119,8 @@ def _validate(module: "QueryInstModule", config: EvaluateConfig, checkpoint: "Ch
     dataset = CocoDataset(source.images, EvaluationGeometry(checkpoint.config.augmentation))
     batch = config.batch_size or checkpoint.config.data.batch_size
     trained = checkpoint.config.trainer
-    settings = {"accelerator": config.accelerator, "precision": trained.precision, "devices": 1, "logger": False}
+    precision = trained.precision if config.precision == "run" else "32-true"  # a deployed network has its own
+    settings = {"accelerator": config.accelerator, "precision": precision, "devices": 1, "logger": False}
     limit = trained.max_val_batches if config.images is None else None
     trainer = trainer_of({**settings, "limit_val_batches": limit})
     trainer.validate(module, loader(dataset, FixedSampler(len(dataset)), batch, config.num_workers), verbose=False)

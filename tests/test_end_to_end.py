@@ -71,6 +71,12 @@ def test_train_evaluate_predict(workplace: Path, run: Run):
     again = json.loads((workplace / "again.json").read_text())["metrics"]
     assert again == record["metrics"]
 
+    for precision, near in (("fp32", 0.005), ("bf16", 0.05)):
+        code, text = run("evaluate", f"checkpoint={best}", f"precision={precision}", "output=sooner.json")
+        assert code == 0, text
+        sooner = json.loads((workplace / "sooner.json").read_text())["metrics"]
+        assert sooner["segm_AR100"] == pytest.approx(record["metrics"]["segm_AR100"], abs=near)
+
     code, text = run(
         "evaluate", f"checkpoint={best}", "all_stages=true", "output=stages.json", "backend=faster_coco_eval"
     )

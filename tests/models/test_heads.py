@@ -60,6 +60,12 @@ def test_mask_head_one_class_a_row_is_all_classes_and_a_gather():
     torch.testing.assert_close(
         head.classify(features, labels), head.logits(features)[torch.arange(6), labels], rtol=1e-4, atol=1e-5
     )
+    which = torch.tensor([5, 0, 5, 2, 5, 0])  # some features for several classes, some for none
+    torch.testing.assert_close(
+        head.classify(features, labels, which), head.logits(features)[which, labels], rtol=1e-4, atol=1e-5
+    )
+    nothing = torch.zeros(0, dtype=torch.int64)
+    assert head.classify(features[:0], nothing, nothing).shape == (0, 28, 28)
 
 
 @pytest.mark.parametrize("training", [False, True])
