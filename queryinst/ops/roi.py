@@ -23,7 +23,9 @@ class FeaturePyramid:
 
     def __init__(self, maps: list[Tensor], aligned: bool = True) -> None:
         self.maps, self.aligned = maps, aligned
+        # What is made of the maps once, for all regions that are read.
         self._table: Tensor | None = None
+        self._wide: list[Tensor] = []
 
     def align(self, boxes: Tensor, image: Tensor, size: int) -> Tensor:
         """Pool each box from the level of its size.
@@ -43,15 +45,15 @@ class FeaturePyramid:
         """By torchvision's kernel, a call a level."""
         level = pyramid_level(boxes)
         rois = torch.cat([image[:, None].to(boxes.dtype), boxes], dim=1)
+        # Boxes stay float32 under mixed precision: half precision would move them by pixels.
+        wide = torch.promote_types(self.maps[0].dtype, torch.float32)
+        self._wide = self._wide or [features.to(wide) for features in self.maps]
         pooled, order = [], []
-        for index, (features, stride) in enumerate(zip(self.maps, STRIDES, strict=True)):
+        for index, (features, stride) in enumerate(zip(self._wide, STRIDES, strict=True)):
             where = torch.nonzero(level == index).squeeze(1)
             order.append(where)
-            # Boxes stay float32 under mixed precision: half precision would move them by pixels.
-            wide = torch.promote_types(features.dtype, torch.float32)
-            cells = roi_align(features.to(wide), rois[where].to(wide), size, 1 / stride, SAMPLES, self.aligned)
-            pooled.append(cells.to(features.dtype))
-        return torch.cat(pooled)[torch.cat(order).argsort()]
+            pooled.append(roi_align(features, rois[where].to(wide), size, 1 / stride, SAMPLES, self.aligned))
+        return torch.cat(pooled).to(self.maps[0].dtype)[torch.cat(order).argsort()]
 
     def _gather(self, boxes: Tensor, image: Tensor, size: int) -> Tensor:
         """By an embedding bag over a table with a row for every pixel of every level of every image."""
