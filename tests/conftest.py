@@ -16,7 +16,7 @@ os.environ.setdefault("WANDB_SILENT", "true")
 import pytest
 import torch
 
-from queryinst.config import BackboneConfig, ModelConfig, ShapesConfig
+from queryinst.config import AugmentationConfig, BackboneConfig, ModelConfig, ShapesConfig, TrainConfig
 from queryinst.models.queryinst import QueryInst
 from queryinst.structures import Batch, Targets
 
@@ -131,4 +131,26 @@ def coco_folder(root: Path, content: dict[str, Any], split: str = "val") -> Path
     path = root / "annotations" / f"instances_{split}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of 6 queries, 2 stages and the classes cat (4), dog (7), traffic light (90), with lively scores."""
+    from queryinst.checkpoints.load import Checkpoint, save
+
+    torch.manual_seed(0)
+    config = TrainConfig(
+        model=ModelConfig(**SMALL),
+        backbone=BackboneConfig(name="tiny", frozen_stages=-1, norm="batch"),
+        augmentation=AugmentationConfig(test_short_side=64, long_side=96),
+    )
+    model = QueryInst(config.model, config.backbone, 3)
+    for stage in model.stages:
+        torch.nn.init.normal_(stage.box.cls.weight, std=0.5)
+        torch.nn.init.zeros_(stage.box.cls.bias)
+        torch.nn.init.normal_(stage.mask.logits.weight, std=5.0)
+    path = tmp_path_factory.mktemp("untrained") / "model.safetensors"
+    weights = {name: value.detach() for name, value in model.state_dict().items()}
+    save(Checkpoint(path, config, [4, 7, 90], ["cat", "dog", "traffic light"], weights), path, {})
     return path

@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "models": BASE,
     "criterion": BASE,
     **{part: BASE | {"models", "criterion"} for part in READERS},
+    "inference": BASE | {"models"} | READERS,
     "benchmarks": BASE | {"data"},
     "lightning": BASE | {"models", "criterion"} | READERS,
     "studies": BASE | {"models", "criterion", "lightning", "rules", ""} | READERS,
@@ -41,6 +42,8 @@ ONLY_IN = {
     "scipy": ("criterion/matcher.py", "studies/compare/noise.py"),
     "matplotlib": ("visualize/plots.py", "visualize/figures.py", "studies/compare/figures.py"),
     "jinja2": ("studies/compare/write.py",),
+    "supervision": ("inference/result.py",),
+    "av": ("inference/video.py",),
 }
 
 

@@ -78,10 +78,14 @@ def predictions(picture: Picture, detections: Detections, names: Sequence[str]) 
 def detected(detections: Detections, names: Sequence[str]) -> Layer:
     """What was found in an image, best first; captions say class and score."""
     found = detections.cpu()
-    labels = found.labels.tolist()
     masks = [paste(mask, box, found.size) for mask, box in zip(found.masks.numpy(), found.boxes.numpy(), strict=True)]
-    captions = [f"{names[label]} {score:.2f}" for label, score in zip(labels, found.scores.tolist(), strict=True)]
-    return Layer(masks, labels, captions)
+    return Layer(masks, found.labels.tolist(), captions(found, names))
+
+
+def captions(detections: Detections, names: Sequence[str]) -> list[str]:
+    """Class and score of each."""
+    rows = zip(detections.labels.tolist(), detections.scores.tolist(), strict=True)
+    return [f"{names[label]} {score:.2f}" for label, score in rows]
 
 
 def grid(rows: Sequence[Sequence[Picture]], headings: Sequence[str], side: int = 320) -> Picture:
