@@ -10,6 +10,7 @@ python -m queryinst.predict checkpoint=... source=0               a camera, unti
 import contextlib
 import sys
 import time
+import warnings
 from pathlib import Path
 
 from queryinst.command_config import PredictConfig
@@ -21,6 +22,7 @@ from queryinst.studies.command import command
 def main(config: PredictConfig) -> None:
     from queryinst.inference.sources import open_source
 
+    warnings.filterwarnings("ignore", module="PIL")  # of odd files: what cannot be read is said in a line
     source = open_source(config.source)
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -55,8 +57,8 @@ def main(config: PredictConfig) -> None:
         ):
             for one in drawn:
                 record.add(one)
-                rate = f"{record.pictures / (time.monotonic() - began):.1f} {source.unit}s/s"
-                progress.update(task, completed=record.pictures + len(problems), rate=rate)
+                speed = f"{record.pictures / (time.monotonic() - began):.1f} {source.unit}s/s"
+                progress.update(task, completed=record.pictures + len(problems), rate=speed)
     if not record.pictures and problems:
         raise UserError(f"none of the {len(problems)} {source.unit}s can be read, first: {problems[0]}")
     if not record.pictures:

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -154,3 +154,27 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = {name: value.detach() for name, value in model.state_dict().items()}
     save(Checkpoint(path, config, [4, 7, 90], ["cat", "dog", "traffic light"], weights), path, {})
     return path
+
+
+class Camera:
+    """In place of `cv2.VideoCapture`: what a camera does that shows `pictures` (RGB)."""
+
+    pictures: ClassVar[list[Any]] = []
+    index: ClassVar[int] = -1
+
+    def __init__(self, index: int) -> None:
+        type(self).index = index
+        self.left = iter(self.pictures)
+
+    def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
+        return True
+
+    def get(self, key: int) -> float:
+        return -1.0
+
+    def read(self) -> tuple[bool, Any]:
+        picture = next(self.left, None)
+        return picture is not None, None if picture is None else picture[..., ::-1].copy()
+
+    def release(self) -> None:
+        self.left = iter(())

@@ -30,6 +30,10 @@ class Film:
         height, width = picture.shape[:2]
         even = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         if self._writer is None:
+            try:  # the writers say it late, or not at all
+                self.path.open("wb").close()
+            except OSError as error:
+                raise UserError(f"{self.path} cannot be written ({error.strerror}); give another folder") from None
             writer = _H264 if importlib.util.find_spec("av") else _Mpeg4
             self._writer = writer(self.path, self.rate, even.shape[0], even.shape[1])
         self._writer.add(even, seconds)
@@ -45,10 +49,7 @@ class _H264:
         import av
 
         self._av = av
-        try:
-            self._file = av.open(str(path), "w", options={"movflags": "faststart"})
-        except OSError as error:
-            raise UserError(f"{path} cannot be written ({error.strerror}); give another output=FOLDER") from None
+        self._file = av.open(str(path), "w", options={"movflags": "faststart"})
         self._stream: Any = self._file.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
         self._stream.codec_context.time_base = Fraction(1, TICKS)
@@ -67,8 +68,6 @@ class _H264:
 class _Mpeg4:
     def __init__(self, path: Path, rate: float, height: int, width: int) -> None:
         self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
-        if not self._writer.isOpened():
-            raise UserError(f"{path} cannot be written; give another output=FOLDER")
 
     def add(self, picture: Any, seconds: float) -> None:
         self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))

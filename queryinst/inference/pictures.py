@@ -1,15 +1,14 @@
 """Whatever somebody calls an image, as (H, W, 3) uint8 RGB, or one sentence that says why not."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from queryinst.data.images import decode_jpeg
 from queryinst.errors import UserError
 
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
@@ -37,12 +36,10 @@ def to_picture(source: Source) -> Picture:
 def read(path: Path) -> Picture:
     """The pixels of an image file. Raises UserError."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd files, and of large ones that are not too large
-            with Image.open(path) as picture:
-                plain = picture.getexif().get(ExifTags.Base.Orientation, 1) == 1
-                pixels = _decode_jpeg(path) if plain and (picture.format, picture.mode) == ("JPEG", "RGB") else None
-                return _of_pillow(picture, str(path)) if pixels is None else pixels
+        with Image.open(path) as picture:
+            upright = picture.getexif().get(ExifTags.Base.Orientation, 1) == 1
+            pixels = decode_jpeg(path) if upright and (picture.format, picture.mode) == ("JPEG", "RGB") else None
+            return _of_pillow(picture, str(path)) if pixels is None else pixels
     except UserError:
         raise
     except FileNotFoundError:
@@ -53,13 +50,6 @@ def read(path: Path) -> Picture:
         raise UserError(f"{path} does not fit into memory: make it smaller, or cut it") from None
     except Exception as error:  # a broken file makes Pillow's readers fail in any way there is
         raise UserError(f"{path} cannot be read as an image: {error}") from None
-
-
-def _decode_jpeg(path: Path) -> Picture | None:
-    """The pixels that Pillow gives, a quarter sooner; None for what OpenCV cannot read, of which Pillow says why."""
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), flags)
-    return None if pixels is None else np.asarray(pixels, np.uint8)
 
 
 def _of_pillow(picture: Image.Image, name: str) -> Picture:

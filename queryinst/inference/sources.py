@@ -17,6 +17,7 @@ from queryinst.inference.pictures import Picture
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 USUAL_RATE = 30.0  # frames a second, where a video does not say
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg keeps silent: what is wrong is said in our own words
 
 
 class Files:
@@ -63,7 +64,6 @@ class Video:
 
     def __init__(self, source: str) -> None:
         self.live = _is_camera(source)
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong is said in our own words
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._capture = cv2.VideoCapture(int(source) if self.live else source)
         if not self._capture.isOpened():

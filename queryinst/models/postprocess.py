@@ -81,10 +81,8 @@ def detect(
     rows = Rows(image[keep], query[keep], label[keep])
     masks = model.predict_masks(output, {stage: rows})[stage].float().sigmoid()
     counts = keep.sum(1).tolist()
-    columns = (boxes[keep], scores[keep], rows.label, masks, rows.query)
+    columns = (column.split(counts) for column in (boxes[keep], scores[keep], rows.label, masks, rows.query))
     return [
-        Detections(*of_image, (int(height), int(width)), queries)
-        for *of_image, queries, (height, width) in zip(
-            *(column.split(counts) for column in columns), original_sizes.tolist(), strict=True
-        )
+        Detections(box, score, kind, mask, (int(height), int(width)), which)
+        for box, score, kind, mask, which, (height, width) in zip(*columns, original_sizes.tolist(), strict=True)
     ]
