@@ -37,6 +37,7 @@ def main(config: PredictConfig) -> None:
         source,
         batch_size=config.batch_size,
         workers=config.num_workers,
+        hold=config.overlays or config.cutouts,
         fault=lambda error: problems.append(str(error)),
         score=config.score,
         classes=config.classes,
@@ -52,7 +53,7 @@ def main(config: PredictConfig) -> None:
     with Record(Path(config.output), source, config.overlays, config.cutouts) as record, progress:
         task = progress.add_task("", total=source.total, rate="")
         with (
-            contextlib.closing(overlapped(record.draw, results, config.num_workers, 2 * config.num_workers)) as drawn,
+            contextlib.closing(overlapped(record.draw, results, config.num_workers, config.num_workers)) as drawn,
             contextlib.suppress(*[KeyboardInterrupt] if source.live else []),  # which is how a camera ends
         ):
             for one in drawn:
@@ -63,6 +64,8 @@ def main(config: PredictConfig) -> None:
         raise UserError(f"none of the {len(problems)} {source.unit}s can be read, first: {problems[0]}")
     if not record.pictures:
         raise UserError(f"source={config.source} has no frame that can be read")
+    if source.total and record.pictures + len(problems) < 0.95 * source.total:  # a header may be a little wrong
+        problems.append(f"the end of {config.source}: of its {source.total} frames {record.pictures} can be read")
     for problem in problems:
         print(f"skipped: {problem}", file=sys.stderr)
     rate = record.pictures / (time.monotonic() - began)

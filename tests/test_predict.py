@@ -113,6 +113,11 @@ def test_a_video(photos: Path, untrained: Path, run: Run):
     code, text = run("predict", f"checkpoint={untrained}", "source=clip.avi", "output=x", "overlays=false", "score=0")
     assert code == 0, text
     assert [path.name for path in Path("x").iterdir()] == ["predictions.json"]
+    whole = Path("clip.avi").read_bytes()
+    Path("cut.avi").write_bytes(whole[: len(whole) // 2])
+    code, text = run("predict", f"checkpoint={untrained}", "source=cut.avi", "score=0")
+    assert code == 0, text
+    assert "skipped: the end of cut.avi: of its 7 frames 3 can be read" in text
 
 
 def test_what_is_wrong_is_one_sentence(photos: Path, untrained: Path, run: Run):

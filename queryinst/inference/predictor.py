@@ -1,8 +1,9 @@
 """A trained network ready for use: pictures in, results out."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypedDict, Unpack, overload
 
@@ -65,7 +66,8 @@ class _Question:
 class _Prepared(NamedTuple):
     number: int
     path: Path | None
-    pixels: Picture
+    pixels: Picture | None
+    size: tuple[int, int]
     resized: Tensor  # (3, h, w) uint8
 
 
@@ -120,10 +122,7 @@ class Predictor:
         """
         several = isinstance(images, list | tuple)
         sources: Sequence[Source] = images if several else [images]  # type: ignore[assignment, list-item]
-        found = [
-            replace(result, pixels=None if result.path else result.pixels)
-            for result in self.stream(sources, batch_size=batch_size, **options)
-        ]
+        found = list(self.stream(sources, batch_size=batch_size, hold=False, **options))
         return found if several else found[0]
 
     def stream(
@@ -132,6 +131,7 @@ class Predictor:
         *,
         batch_size: int = 4,
         workers: int = 2,
+        hold: bool = True,
         fault: Callable[[UserError], None] | None = None,
         **options: Unpack[Options],
     ) -> Iterator[Result]:
@@ -141,40 +141,42 @@ class Predictor:
             images: as for `predict`; they are taken as they are needed, in a thread of its own.
             batch_size: images at a time.
             workers: threads that decode.
+            hold: keep the pixels of image files in their results; else a file is read again when it is drawn.
             fault: is told of each image that cannot be read, which is then left out; without it that is raised.
             options: as for `predict`.
         """
         question = self._question(**options)
         if batch_size < 1 or workers < 1:
             raise UserError(f"batch_size and workers must be at least 1; got {batch_size} and {workers}")
-        return self._stream(images, question, batch_size, workers, fault)
+        prepare = partial(self._prepare, hold=hold)
+        return self._stream(overlapped(prepare, enumerate(images), workers, batch_size), question, batch_size, fault)
 
     def _stream(
         self,
-        images: Iterable[Source],
+        prepared: Generator[_Prepared | UserError, None, None],
         question: _Question,
         batch_size: int,
-        workers: int,
         fault: Callable[[UserError], None] | None,
     ) -> Iterator[Result]:
-        with closing(overlapped(self._prepare, enumerate(images), workers, batch_size + workers)) as prepared:
+        with closing(prepared):
             for batch in batched(_readable(prepared, fault), batch_size):
                 yield from self._look(batch, question)
 
-    def _prepare(self, numbered: tuple[int, Source]) -> _Prepared | UserError:
+    def _prepare(self, numbered: tuple[int, Source], hold: bool) -> _Prepared | UserError:
         number, source = numbered
         try:
             pixels = to_picture(source)
         except UserError as error:
             return error
-        resized = self._geometry(pixels.shape[0], pixels.shape[1], self._rng).image(pixels)
+        height, width = pixels.shape[:2]
+        resized = torch.from_numpy(planes(self._geometry(height, width, self._rng).image(pixels)))
         path = Path(source) if isinstance(source, str | Path) else None
-        return _Prepared(number, path, pixels, torch.from_numpy(planes(resized)))
+        return _Prepared(number, path, pixels if hold or path is None else None, (height, width), resized)
 
     @torch.inference_mode()
     def _look(self, batch: list[_Prepared], question: _Question) -> list[Result]:
         images, sizes = (part.to(self.device) for part in pad([one.resized for one in batch]))
-        originals = torch.tensor([one.pixels.shape[:2] for one in batch], device=self.device)
+        originals = torch.tensor([one.size for one in batch], device=self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             pyramid = self.model.pyramid(self.model.normalise(images, sizes))
             output = self.model.query(pyramid, sizes, question.stages, question.proposals)
