@@ -46,8 +46,10 @@ def overlay(picture: Picture, masks: Sequence[LocalMask], captions: Sequence[str
             continue
         height, width = mask.bitmap.shape
         part = canvas[mask.top : mask.top + height, mask.left : mask.left + width]
-        inside = mask.bitmap.astype(bool)
-        part[inside] = (part[inside] * (1 - opacity) + np.array(colour(number)) * opacity).astype(np.uint8)
+        blended = (
+            np.arange(256)[:, None] * (1 - opacity) + np.array(colour(number)) * opacity
+        )  # of a byte and a channel
+        cv2.copyTo(cv2.LUT(part, blended.astype(np.uint8)[None]), mask.bitmap, part)
         contours, _ = cv2.findContours(mask.bitmap, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(canvas, contours, -1, colour(number), unit, offset=(mask.left, mask.top))
     for number, (mask, caption) in reversed(list(enumerate(zip(masks, captions, strict=True)))):
@@ -57,7 +59,7 @@ def overlay(picture: Picture, masks: Sequence[LocalMask], captions: Sequence[str
 
 
 def _enlarge(picture: Picture, zoom: int) -> Picture:
-    return picture.repeat(zoom, 0).repeat(zoom, 1)
+    return picture.repeat(zoom, 0).repeat(zoom, 1) if zoom > 1 else picture.copy()
 
 
 def _caption(canvas: Picture, text: str, left: int, top: int, paint: tuple[int, int, int], unit: int) -> None:
