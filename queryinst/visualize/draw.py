@@ -46,9 +46,7 @@ def overlay(picture: Picture, masks: Sequence[LocalMask], captions: Sequence[str
             continue
         height, width = mask.bitmap.shape
         part = canvas[mask.top : mask.top + height, mask.left : mask.left + width]
-        blended = (
-            np.arange(256)[:, None] * (1 - opacity) + np.array(colour(number)) * opacity
-        )  # of a byte and a channel
+        blended = np.arange(256)[:, None] * (1 - opacity) + np.array(colour(number)) * opacity  # of byte, channel
         cv2.copyTo(cv2.LUT(part, blended.astype(np.uint8)[None]), mask.bitmap, part)
         contours, _ = cv2.findContours(mask.bitmap, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(canvas, contours, -1, colour(number), unit, offset=(mask.left, mask.top))
