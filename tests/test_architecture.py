@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 COMMANDS = {"train", "evaluate", "predict", "convert", "doctor", "benchmark", "compare"}
 
 # What each part may import besides itself: config, structures, ops <- models | criterion <- data | evaluation |
-# visualize | checkpoints <- lightning <- studies <- commands. What is measured is below the benchmarks.
+# visualize | checkpoints <- inference | lightning <- studies <- commands. What is measured is below the benchmarks.
 BASE = {"errors", "settings", "config", "video_config", "rules", "structures", "ops"}
 READERS = {"data", "evaluation", "visualize", "checkpoints"}
 MAY_IMPORT = {
@@ -43,7 +43,7 @@ ONLY_IN = {
     "matplotlib": ("visualize/plots.py", "visualize/figures.py", "studies/compare/figures.py"),
     "jinja2": ("studies/compare/write.py",),
     "supervision": ("inference/result.py",),
-    "av": ("inference/video.py",),
+    "av": ("inference/film.py",),
 }
 
 

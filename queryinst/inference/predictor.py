@@ -21,9 +21,8 @@ from queryinst.inference.overlap import batched, overlapped
 from queryinst.inference.pictures import Picture, Source, to_picture
 from queryinst.inference.result import Classes, Result
 from queryinst.inference.select import labels_of, suppress
+from queryinst.models.deploy import PRECISIONS, deploy
 from queryinst.models.postprocess import Wanted, detect
-
-PRECISIONS = ("fp32", "bf16")
 
 
 def device_of(name: str) -> str:
@@ -75,7 +74,7 @@ class Predictor:
     """A network with its classes, its size of input, and its device.
 
     Attributes:
-        model: the network, in evaluation mode.
+        model: the network, as `queryinst.models.deploy` prepares it for use.
         names, category_ids: of the K classes.
         num_stages, num_proposals: the most that `stages` and `proposals` may be.
     """
@@ -83,8 +82,8 @@ class Predictor:
     def __init__(self, checkpoint: Checkpoint, device: str = "auto", precision: str = "fp32") -> None:
         if precision not in PRECISIONS:
             raise UserError(f"precision takes one of {', '.join(PRECISIONS)}; got '{precision}'")
-        self.device, self.precision = torch.device(device_of(device)), precision
-        self.model = checkpoint.build().to(self.device)
+        self.device = torch.device(device_of(device))
+        self.model = deploy(checkpoint.build().to(self.device), precision)
         self.classes = Classes(tuple(checkpoint.category_ids), tuple(checkpoint.category_names))
         self.names, self.category_ids = list(self.classes.names), list(self.classes.ids)
         self.num_stages = checkpoint.config.model.num_stages
@@ -177,10 +176,9 @@ class Predictor:
     def _look(self, batch: list[_Prepared], question: _Question) -> list[Result]:
         images, sizes = (part.to(self.device) for part in pad([one.resized for one in batch]))
         originals = torch.tensor([one.size for one in batch], device=self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            pyramid = self.model.pyramid(self.model.normalise(images, sizes))
-            output = self.model.query(pyramid, sizes, question.stages, question.proposals)
-            found = detect(self.model, output, sizes, originals, question.config, wanted=question.wanted)
+        pyramid = self.model.pyramid(self.model.normalise(images, sizes))
+        output = self.model.query(pyramid, sizes, question.stages, question.proposals)
+        found = detect(self.model, output, sizes, originals, question.config, wanted=question.wanted)
         results = []
         for one, detections in zip(batch, found, strict=True):
             result = Result(detections.cpu(), self.classes, one.path, one.pixels, one.number)

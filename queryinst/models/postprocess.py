@@ -62,7 +62,7 @@ def detect(
         B detections, best first.
     """
     stage = stage % len(output.stages)
-    logits, boxes = output.stages[stage].logits.float(), output.stages[stage].boxes.float()
+    logits, boxes = output.stages[stage].logits.float(), output.stages[stage].boxes
     batch, number, classes = logits.shape
     kept = min(config.max_detections or number, number * classes)
     scores = logits.sigmoid() if wanted == EVERYTHING else wanted.of(logits.sigmoid())

@@ -12,6 +12,7 @@ import torch
 from conftest import ROOT
 from numpy.typing import NDArray
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 import queryinst
 from queryinst.checkpoints.load import load
@@ -65,7 +66,12 @@ def test_it_finds_what_evaluation_finds(untrained: Path, predictor: Predictor, p
     expected = detect(model, output, batch.sizes, batch.original_sizes, checkpoint.config.model.postprocess)
     found = predictor.predict([file.path for file in files], score=0, batch_size=5)
     for number, (result, detections) in enumerate(zip(found, expected, strict=True)):
-        assert result.to_coco(number) == to_coco(number, detections, [4, 7, 90])
+        for ours, theirs in zip(result.to_coco(number), to_coco(number, detections, [4, 7, 90]), strict=True):
+            assert (ours["image_id"], ours["category_id"]) == (number, theirs["category_id"])
+            assert ours["score"] == pytest.approx(theirs["score"], abs=1e-5)
+            assert ours["bbox"] == pytest.approx(theirs["bbox"], abs=1e-3)
+            masks = [coco_mask.decode(entry["segmentation"]) for entry in (ours, theirs)]
+            assert (masks[0] != masks[1]).mean() < 0.001
         assert result.path == files[number].path
         assert (result.image == photos[number]).all()
 
