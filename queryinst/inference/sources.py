@@ -1,4 +1,7 @@
-"""What a prediction is asked to look at: an image, a folder, a pattern of file names, a video, a camera."""
+"""What a prediction is asked to look at: an image, a folder, a pattern of file names, a video, a camera.
+
+No torch in it, so that a wrong `source` is said at once.
+"""
 
 import glob
 import os
@@ -9,10 +12,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from queryinst.errors import UserError
-from queryinst.inference.pictures import Picture
 
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
@@ -33,8 +36,8 @@ class Files:
         self.paths = paths
         root = os.path.commonpath([path.absolute().parent for path in paths])
         self.names = [path.absolute().relative_to(root).as_posix() for path in paths]
-        stems = {path.stem for path in paths if path.stem.isdecimal()}
-        self._by_id = len(stems) == len(paths)  # as COCO names its images
+        ids = {int(path.stem) for path in paths if path.stem.isdecimal()}
+        self._by_id = len(ids) == len(paths)  # as COCO names its images
 
     def __iter__(self) -> Iterator[Path]:
         return iter(self.paths)
@@ -78,7 +81,8 @@ class Video:
         self.total = int(count) if count >= 1 and not self.live else None
         self._seconds: list[float] = []
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        """(H, W, 3) RGB each."""
         began = time.monotonic()
         try:
             while True:

@@ -62,6 +62,8 @@ def test_image_ids_are_those_of_the_names_where_all_have_one(folder: Path):
     (folder / "deep" / "c.png").rename(folder / "deep" / "7.png")
     files = open_source(str(folder / "deep"))
     assert [files.describe(number)["image_id"] for number in range(2)] == [42, 7]
+    (folder / "deep" / "7.png").rename(folder / "deep" / "42.png")
+    assert [open_source(str(folder / "deep")).describe(number)["image_id"] for number in range(2)] == [1, 2]
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.avi", "a.mov", "a.mkv", "a.webm", "a.MP4"])
