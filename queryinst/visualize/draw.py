@@ -57,7 +57,9 @@ def overlay(picture: Picture, masks: Sequence[LocalMask], captions: Sequence[str
 
 
 def _enlarge(picture: Picture, zoom: int) -> Picture:
-    return picture.repeat(zoom, 0).repeat(zoom, 1) if zoom > 1 else picture.copy()
+    if zoom == 1 or not picture.size:
+        return picture.copy()
+    return np.asarray(cv2.resize(picture, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
 
 
 def _caption(canvas: Picture, text: str, left: int, top: int, paint: tuple[int, int, int], unit: int) -> None:
