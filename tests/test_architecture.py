@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 COMMANDS = {"train", "evaluate", "predict", "convert", "doctor", "benchmark", "compare"}
 
 # What each part may import besides itself: config, structures, ops <- models | criterion <- data | evaluation |
-# visualize | checkpoints <- lightning <- studies <- benchmarks <- commands.
+# visualize | checkpoints <- inference | lightning <- studies <- benchmarks <- commands.
 BASE = {"errors", "settings", "config", "video_config", "rules", "structures", "ops"}
 READERS = {"data", "evaluation", "visualize", "checkpoints"}
 MAY_IMPORT = {
@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "criterion": BASE,
     **{part: BASE | {"models", "criterion"} for part in READERS},
     "benchmarks": BASE | READERS | {"memory", "models", "criterion", "lightning", "studies"},
+    "inference": BASE | {"models"} | READERS,
     "lightning": BASE | {"models", "criterion"} | READERS,
     "studies": BASE | {"models", "criterion", "lightning", "rules", ""} | READERS,
 }
@@ -42,6 +43,8 @@ ONLY_IN = {
     "scipy": ("criterion/matcher.py", "studies/compare/noise.py"),
     "matplotlib": ("visualize/plots.py", "visualize/figures.py", "studies/compare/figures.py"),
     "jinja2": ("studies/compare/write.py",),
+    "supervision": ("inference/result.py",),
+    "av": ("inference/film.py",),
 }
 
 
