@@ -10,7 +10,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "queryinst"
 FILES = sorted(PACKAGE.rglob("*.py"))
-COMMANDS = {"train", "evaluate", "predict", "convert", "doctor", "benchmark", "compare"}
+COMMANDS = {"train", "evaluate", "predict", "convert", "doctor", "benchmark", "compare", "demo"}
 
 # What each part may import besides itself: config, structures, ops <- models | criterion <- data | evaluation |
 # visualize | checkpoints <- inference | lightning <- studies <- commands. What is measured is below the benchmarks.
@@ -30,6 +30,7 @@ MAY_IMPORT = {
     **{part: BASE | {"models", "criterion"} for part in READERS},
     "inference": BASE | {"models"} | READERS,
     "benchmarks": BASE | {"data"},
+    "demo_page": BASE | {"models", "inference"} | READERS,
     "lightning": BASE | {"models", "criterion"} | READERS,
     "studies": BASE | {"models", "criterion", "lightning", "rules", ""} | READERS,
 }
@@ -44,6 +45,7 @@ ONLY_IN = {
     "jinja2": ("studies/compare/write.py",),
     "supervision": ("inference/result.py",),
     "av": ("inference/film.py",),
+    "gradio": ("demo_page/page.py",),
 }
 
 
