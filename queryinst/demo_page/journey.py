@@ -30,10 +30,11 @@ def journey(picture: Picture, masks: Picture, trail: NDArray[np.float32], captio
     frame = f'viewBox="{-margin:.1f} {-margin:.1f} {width + 2 * margin:.1f} {height + 2 * margin:.1f}"'
     image = f'<image id="film-picture" width="{width}" height="{height}" href="{_data(_light(picture))}"/>'
     names = ["proposals", *(f"stage {number}" for number in range(1, len(trail)))]
-    moving = "".join(_moving(trail[:, index], colour(index), caption) for index, caption in enumerate(captions))
+    order = range(len(captions))[::-1]  # the best lies on top: a query may have been found with several classes
+    moving = "".join(_moving(trail[:, index], colour(index), captions[index]) for index in order)
     stills = "".join(
         f'<figure><svg {frame} role="img" aria-label="boxes: {name}"><use href="#film-picture"/>'
-        f"{''.join(_rectangle(box, colour(index)) for index, box in enumerate(boxes))}</svg>"
+        f"{''.join(_rectangle(boxes[index], colour(index)) for index in order)}</svg>"
         f"<figcaption>{name}</figcaption></figure>"
         for name, boxes in zip(names, trail, strict=True)
     )

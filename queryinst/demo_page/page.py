@@ -12,10 +12,12 @@ HOST = "127.0.0.1"
 KEPT = 600  # seconds that uploads stay
 CSS = """
 .film { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20em, 100%), 1fr)); gap: 0 1em; }
-.film.stills { grid-template-columns: repeat(auto-fit, minmax(7em, 1fr)); gap: 0.5em; margin-top: 1em; }
+.film.stills { display: flex; flex-wrap: wrap; gap: 0.5em; margin-top: 1em; }
+.film.stills figure { flex: 1 1 7em; max-width: 14em; }
 .film figure { margin: 0; }
 .film figcaption { text-align: center; font-size: 14px; }
 .film svg, .film img { width: 100%; height: auto; display: block; }
+.film img, .film .moving { max-height: 60vh; object-fit: contain; }
 .film rect { fill: transparent; stroke-width: 2.5px; vector-effect: non-scaling-stroke; }
 .film.stills rect { stroke-width: 1.6px; }
 .film svg.clock { height: 1.5em; }

@@ -27,20 +27,20 @@ def _closed(html: str) -> str:
 def test_every_box_moves_and_stands_in_every_still():
     root = tree(TRAIL, ["a <b> 0.9", "c & d 0.8"])
     moving = root.find(".//svg[@class='moving']")
-    assert [title.text for title in moving.iter("title")] == ["a <b> 0.9", "c & d 0.8"]
+    assert [title.text for title in moving.iter("title")] == ["c & d 0.8", "a <b> 0.9"], "the best on top"
     boxes = moving.findall("rect")
     assert len(boxes) == 2
     stills = root.findall(".//div[@class='film stills']/figure")
     assert [figure.find("figcaption").text for figure in stills] == ["proposals", "stage 1", "stage 2"]
     assert all(len(figure.findall(".//rect")) == 2 for figure in stills)
     assert [rect.get("stroke") for rect in boxes] == [rect.get("stroke") for rect in stills[0].iter("rect")]
-    assert float(stills[1].findall(".//rect")[1].get("width")) == 50
-    assert float(stills[2].findall(".//rect")[1].get("width")) == 0, "inside out"
+    assert float(stills[1].findall(".//rect")[0].get("width")) == 50
+    assert float(stills[2].findall(".//rect")[0].get("width")) == 0, "inside out"
 
 
 def test_the_steps_of_a_box_are_its_boxes():
     root = tree(TRAIL, ["a", "b"])
-    first = root.find(".//svg[@class='moving']/rect")
+    first = root.findall(".//svg[@class='moving']/rect")[-1]
     for animation in first.findall("animate"):
         values = animation.get("values").split(";")
         times = [float(time) for time in animation.get("keyTimes").split(";")]
