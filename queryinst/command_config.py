@@ -58,6 +58,19 @@ class PredictConfig:
 
 
 @dataclass
+class DemoConfig:
+    """`python -m queryinst.demo`"""
+
+    checkpoint: str = setting(REQUIRED, "checkpoint of a training run")
+    port: int = setting(7860, "port of 127.0.0.1 that the page is at", at_least=1024, at_most=65_535)
+    score: float = setting(0.3, "lowest score of a detection, to begin with", at_least=0, at_most=1)
+    megabytes: int = setting(20, "largest file that is taken", at_least=1, at_most=1000)
+    megapixels: int = setting(25, "largest image that is taken, millions of pixels", at_least=1, at_most=85)
+    queue: int = setting(16, "requests that may wait; one is answered at a time", at_least=1, at_most=1000)
+    accelerator: str = setting("auto", "what to compute on", choices=ACCELERATORS)
+
+
+@dataclass
 class DoctorConfig:
     """`python -m queryinst.doctor`"""
 

@@ -10,7 +10,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "queryinst"
 FILES = sorted(PACKAGE.rglob("*.py"))
-COMMANDS = {"train", "evaluate", "predict", "convert", "doctor", "benchmark", "compare"}
+COMMANDS = {"train", "evaluate", "predict", "convert", "doctor", "benchmark", "compare", "demo"}
 
 # What each part may import besides itself: config, structures, ops <- models | criterion <- data | evaluation |
 # visualize | checkpoints <- inference | lightning <- studies <- benchmarks <- commands.
@@ -31,6 +31,7 @@ MAY_IMPORT = {
     **{part: BASE | {"models", "criterion"} for part in READERS},
     "benchmarks": BASE | READERS | {"memory", "models", "criterion", "lightning", "studies"},
     "inference": BASE | {"models"} | READERS,
+    "demo_page": BASE | {"models", "inference"} | READERS,
     "lightning": BASE | {"models", "criterion"} | READERS,
     "studies": BASE | {"models", "criterion", "lightning", "rules", ""} | READERS,
 }
@@ -45,6 +46,7 @@ ONLY_IN = {
     "jinja2": ("studies/compare/write.py",),
     "supervision": ("inference/result.py",),
     "av": ("inference/film.py",),
+    "gradio": ("demo_page/page.py",),
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from queryinst.command_config import DoctorConfig, EvaluateConfig, PredictConfig
+from queryinst.command_config import DemoConfig, DoctorConfig, EvaluateConfig, PredictConfig
 from queryinst.config import CriterionConfig, TrainConfig
 from queryinst.settings import restore, walk
 from queryinst.studies.command import compose
@@ -18,7 +18,13 @@ OPTIONS = sorted(path for path in CONF.glob("*/*.yaml"))
 # Settings that an option leaves to the user.
 NEEDED = {name: ["backbone.weights=null"] for name in ("swin_l", "swin_l_ms_crop_50e_pro300")}
 EXPERIMENTS = [path for path in OPTIONS if path.parent.name == "experiment"]
-SCHEMAS = {"config": TrainConfig, "evaluate": EvaluateConfig, "predict": PredictConfig, "doctor": DoctorConfig}
+SCHEMAS = {
+    "config": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+    "demo": DemoConfig,
+    "doctor": DoctorConfig,
+}
 
 
 @pytest.mark.parametrize("path", OPTIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -105,7 +111,7 @@ def test_recipes_of_the_zoo(
 def test_every_setting_is_read_somewhere():
     """A setting that no code names would change nothing, in silence."""
     code = "\n".join(path.read_text() for path in (ROOT / "queryinst").rglob("*.py") if path.name not in DECLARED)
-    for config in (TrainConfig(), EvaluateConfig(), PredictConfig(), DoctorConfig()):
+    for config in (TrainConfig(), EvaluateConfig(), PredictConfig(), DemoConfig(), DoctorConfig()):
         for key, _, _ in walk(config):
             assert re.search(rf"\.{key.rpartition('.')[2]}\b", code), key
 

@@ -6,7 +6,7 @@ import shlex
 import pytest
 from conftest import ROOT
 
-from queryinst.command_config import DoctorConfig, EvaluateConfig, PredictConfig
+from queryinst.command_config import DemoConfig, DoctorConfig, EvaluateConfig, PredictConfig
 from queryinst.compare import parser
 from queryinst.config import TrainConfig
 from queryinst.studies.command import compose
@@ -18,6 +18,7 @@ SCHEMAS = {
     "train": ("config", TrainConfig),
     "evaluate": ("evaluate", EvaluateConfig),
     "predict": ("predict", PredictConfig),
+    "demo": ("demo", DemoConfig),
     "doctor": ("doctor", DoctorConfig),
 }
 TARGETS = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)

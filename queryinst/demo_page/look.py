@@ -1,0 +1,130 @@
+"""One image seen by every stage: the network runs once, and settings only choose among what it said."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from queryinst.config import AugmentationConfig, PostprocessConfig
+from queryinst.data.coco import planes
+from queryinst.data.collate import pad
+from queryinst.data.transforms import EvaluationGeometry
+from queryinst.inference.pictures import Picture
+from queryinst.models.postprocess import detect
+from queryinst.models.queryinst import QueryInst
+from queryinst.ops import boxes as box_ops
+from queryinst.structures import Detections, Output
+
+LONGEST = 1280  # pixels of the side of what is shown: more than a page has, and masks are pasted quickly
+REMEMBERED = 8  # numbers of proposals whose outputs an image keeps
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What one stage says of an image."""
+
+    detections: Detections  # in pixels of the picture, best first
+    trail: NDArray[np.float32]  # (stages + 1, D, 4) xyxy: the boxes of their queries, from the proposal to this stage
+
+
+class Look:
+    """An image and what a network says of it at every stage.
+
+    The pyramid is made once, the stage loop once for each number of proposals that is asked for, the masks of a stage
+    when they are first asked for.
+
+    Args:
+        model: in evaluation mode.
+        augmentation: how images are resized at test.
+        postprocess: how detections are made; its `min_side` counts pixels of the picture.
+        pixels: (H, W, 3) uint8 RGB.
+    """
+
+    def __init__(
+        self, model: QueryInst, augmentation: AugmentationConfig, postprocess: PostprocessConfig, pixels: Picture
+    ) -> None:
+        begin = time.perf_counter()
+        self.model, self.postprocess, self.picture = model, postprocess, _at_most(pixels, LONGEST)
+        device = model.mean.device
+        height, width = pixels.shape[:2]
+        resized = EvaluationGeometry(augmentation)(height, width, np.random.default_rng(0)).image(pixels)
+        image, self.sizes = (part.to(device) for part in pad([torch.from_numpy(planes(resized))]))
+        self.shown_sizes = torch.tensor([self.picture.shape[:2]], device=device)
+        with torch.inference_mode():
+            self.pyramid = model.pyramid(model.normalise(image, self.sizes))
+        self._outputs: dict[int, Output] = {}
+        self._detections: dict[tuple[int, int], Detections] = {}
+        self.outputs(self.proposals).stages[-1].boxes.cpu()  # waits for the device
+        self.seconds = time.perf_counter() - begin  # all of the network but the masks
+
+    @property
+    def stages(self) -> int:
+        """How many there are (S)."""
+        return len(self.model.stages)
+
+    @property
+    def proposals(self) -> int:
+        """How many there are (N)."""
+        return len(self.model.queries.features)
+
+    @torch.inference_mode()
+    def outputs(self, proposals: int) -> Output:
+        """All stages, where so many queries go on after the first."""
+        if proposals not in self._outputs:
+            _forget(self._outputs, REMEMBERED)
+            self._outputs[proposals] = self.model.query(self.pyramid, self.sizes, proposals=proposals)
+        return self._outputs[proposals]
+
+    @torch.inference_mode()
+    def detections(self, stages: int, proposals: int) -> Detections:
+        """All detections of the last of so many stages, in pixels of `picture`."""
+        key = stages, proposals
+        if key not in self._detections:
+            _forget(self._detections, REMEMBERED * self.stages)
+            output = self.outputs(proposals)
+            found = detect(self.model, output, self.sizes, self.shown_sizes, self.postprocess, stages - 1)
+            self._detections[key] = found[0].cpu()
+        return self._detections[key]
+
+    @torch.inference_mode()
+    def show(self, score: float, stages: int, proposals: int) -> Shown:
+        """What the network says with so many stages, and so many queries that go on after the first.
+
+        Args:
+            score: lowest of a detection.
+            stages: 1..S.
+            proposals: 1..N.
+        """
+        found = self.detections(stages, proposals).above(score)
+        assert found.queries is not None, "detect says which query"
+        output, rows = self.outputs(proposals), found.queries.to(self.sizes.device)
+        first = rows
+        if stages > 1 and proposals < self.proposals:  # those that `QueryInst.query` lets go on, in its order
+            first = output.stages[0].logits.amax(-1).topk(proposals, dim=1).indices[0, rows]
+        start, _ = self.model.queries(self.sizes)
+        boxes = [start[0][first], output.stages[0].boxes[0][first]]
+        boxes += [stage.boxes[0][rows] for stage in output.stages[1:stages]]
+        return Shown(found, self._in_picture(torch.stack(boxes)))
+
+    def _in_picture(self, boxes: Tensor) -> NDArray[np.float32]:
+        scale = box_ops.extent(self.shown_sizes) / box_ops.extent(self.sizes)
+        return (boxes.float() * scale).cpu().numpy()
+
+
+def _at_most(pixels: Picture, longest: int) -> Picture:
+    factor = longest / max(pixels.shape[:2])
+    if factor >= 1:
+        return pixels
+    height, width = (max(1, round(side * factor)) for side in pixels.shape[:2])
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _forget(kept: dict[Any, Any], limit: int) -> None:
+    """Drop the oldest entry of a dictionary that is full."""
+    if len(kept) >= limit:
+        del kept[next(iter(kept))]
