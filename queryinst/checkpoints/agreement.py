@@ -33,7 +33,7 @@ class Difference(NamedTuple):
 
     @property
     def small(self) -> bool:
-        """Whether all are below the limit; NaN is not."""
+        """Whether all are within the limit; NaN is not."""
         return all(value <= LIMIT for value in self)
 
 
@@ -60,7 +60,7 @@ def _images(batch: int, height: int, width: int, generator: torch.Generator) -> 
 
 def _compare(model: QueryInst, config: PostprocessConfig, run: Runner, images: Tensor, sizes: Tensor) -> Tensor:
     """The largest differences of scores, boxes and masks over the images of one batch: (3,)."""
-    boxes, scores, labels, masks = run(images, sizes)
+    boxes, scores, labels, masks = (found.nan_to_num(torch.inf) for found in run(images, sizes))
     height, width = images.shape[2:]
     sizes = torch.where(sizes > 0, sizes, torch.tensor([height, width]))
     images = F.pad(images, (0, -width % STRIDES[-1], 0, -height % STRIDES[-1]))
