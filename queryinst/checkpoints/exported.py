@@ -17,6 +17,7 @@ from queryinst.checkpoints.agreement import BATCHES, CANVASES, LIMIT, Runner, co
 from queryinst.checkpoints.load import Checkpoint, load
 from queryinst.config import PostprocessConfig
 from queryinst.errors import UserError
+from queryinst.models.backbone import SWINS
 from queryinst.models.exportable import Exportable
 
 ONNX = ".onnx"
@@ -35,12 +36,17 @@ def export(source: Path, destination: Path, max_detections: int | None, version:
         version: of this package, for the record.
 
     Raises:
-        UserError: the checkpoint or the destination does not do, a package is missing, the backbone cannot be exported,
-            or the file gives other detections than the network.
+        UserError: the checkpoint or the destination does not do, the backbone cannot be exported, or the
+            file gives other detections than the network.
     """
     checkpoint = load(source)
     postprocess = checkpoint.config.model.postprocess
     postprocess = dataclasses.replace(postprocess, max_detections=max_detections or postprocess.max_detections)
+    if checkpoint.config.backbone.name in SWINS:
+        raise UserError(
+            f"{source} has the backbone {checkpoint.config.backbone.name}, which cannot be exported for all sizes: "
+            f"torch.export cannot follow how a Swin cuts its windows; export a model with a ResNet, or tiny"
+        )
     model = checkpoint.build().requires_grad_(False)
     exportable = Exportable(model, postprocess)
     yield (
@@ -74,14 +80,12 @@ def export(source: Path, destination: Path, max_detections: int | None, version:
 
 
 def trace(exportable: Exportable) -> ExportedProgram:
-    """The graph, with any number and size of images. Raises UserError where the backbone does not let it."""
+    """The graph, with any number and any size of images."""
     batch, height, width = EXAMPLE
     images, sizes = torch.zeros(batch, 3, height, width, dtype=torch.uint8), torch.zeros(batch, 2, dtype=torch.int64)
     number = Dim("batch", min=1)
     shapes = {"images": {0: number, 2: Dim("height", min=1), 3: Dim("width", min=1)}, "sizes": {0: number}}
-    return torch.export.export(
-        exportable, (images, sizes), dynamic_shapes=shapes, prefer_deferred_runtime_asserts_over_guards=True
-    )
+    return torch.export.export(exportable, (images, sizes), dynamic_shapes=shapes)
 
 
 def describe(checkpoint: Checkpoint, postprocess: PostprocessConfig, kept: int, version: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from queryinst.config import PostprocessConfig
-from queryinst.models.backbone import Swin
 from queryinst.models.queryinst import QueryInst
 from queryinst.ops import boxes as box_ops
 from queryinst.ops.roi import SAMPLES, STRIDES, FeaturePyramid, pyramid_level
@@ -44,8 +43,6 @@ class Exportable(nn.Module):
     def __init__(self, model: QueryInst, config: PostprocessConfig) -> None:
         super().__init__()
         self.model, self.clip_boxes = model.eval(), config.clip_boxes
-        # Below these sides the backbone would run another way: one pixel has no strides, one window does not shift.
-        self.least = 256 if isinstance(model.backbone, Swin) else 64
         number = len(model.queries.features)
         self.kept = min(config.max_detections or number, number * model.num_classes)
 
@@ -64,7 +61,7 @@ class Exportable(nn.Module):
         batch, _, height, width = images.shape
         canvas = torch.tensor([height, width], device=images.device)
         sizes = torch.where(sizes > 0, sizes.minimum(canvas), canvas).expand(batch, 2)
-        right, below = _padded(width, self.least) - width, _padded(height, self.least) - height
+        right, below = _padded(width) - width, _padded(height) - height
         images = F.pad(images, (0, right, 0, below))
         pyramid = StaticPyramid(model.pyramid(model.normalise(images, sizes)).maps, model.aligned)
         last = model.query(pyramid, sizes).stages[-1]
@@ -80,7 +77,6 @@ class Exportable(nn.Module):
         return box_ops.clip(boxes, sizes[:, None]) if self.clip_boxes else boxes, scores, labels, masks
 
 
-def _padded(side: int, least: int) -> int:
-    """The next multiple of the coarsest stride from `least` on, written so that of a symbolic side it is one too."""
-    stride = STRIDES[-1]
-    return torch.sym_max((side + stride - 1) // stride, least // stride) * stride
+def _padded(side: int) -> int:
+    """The next multiple of the coarsest stride, at least two of it: tracing takes a side of one for a special case."""
+    return torch.sym_max((side + STRIDES[-1] - 1) // STRIDES[-1], 2) * STRIDES[-1]

@@ -157,6 +157,14 @@ def test_mistakes_are_one_sentence(run: Run, checkpoint: Checkpoint, tmp_path: P
         assert sentence in said
 
 
+def test_a_swin_is_refused(tmp_path: Path):
+    """Its graph would hold for the size it was traced at alone."""
+    config = TrainConfig(backbone=BackboneConfig(name="swin_t"))
+    save(Checkpoint(tmp_path, config, [1], ["one"], {}), tmp_path / "a.safetensors", {})
+    with pytest.raises(UserError, match=r"has the backbone swin_t, which cannot be exported for all sizes"):
+        list(export(tmp_path / "a.safetensors", tmp_path / "a.pt2", None, "9.9"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
 def test_resnet50_with_300_proposals(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]):
