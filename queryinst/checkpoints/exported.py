@@ -133,7 +133,7 @@ def _write_pt2(program: ExportedProgram, path: Path, record: str) -> None:
 
 def onnx_runner(path: Path) -> Runner:
     """An ONNX file under onnxruntime, on as many threads as torch has."""
-    import onnxruntime
+    import onnxruntime  # type: ignore[import-untyped]
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

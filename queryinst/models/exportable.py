@@ -1,5 +1,7 @@
 """The whole network as one function of tensors alone, for `torch.export` and ONNX: bytes in, detections out."""
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -79,4 +81,4 @@ class Exportable(nn.Module):
 
 def _padded(side: int) -> int:
     """The next multiple of the coarsest stride, at least two of it: tracing takes a side of one for a special case."""
-    return torch.sym_max((side + STRIDES[-1] - 1) // STRIDES[-1], 2) * STRIDES[-1]
+    return cast(int, torch.sym_max((side + STRIDES[-1] - 1) // STRIDES[-1], 2)) * STRIDES[-1]

@@ -15,7 +15,7 @@ from PIL import Image
 from test_load import saved
 
 from queryinst.checkpoints import exported
-from queryinst.checkpoints.agreement import Difference
+from queryinst.checkpoints.agreement import Difference, Runner
 from queryinst.checkpoints.exported import export
 from queryinst.checkpoints.load import Checkpoint, load, save
 from queryinst.config import BackboneConfig, ModelConfig, TrainConfig
@@ -61,6 +61,15 @@ def files(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> d
     return made
 
 
+RUNNERS = {"onnx": exported.onnx_runner, "pt2": exported.pt2_runner}
+
+
+@pytest.fixture(scope="module")
+def runners(files: dict[str, tuple[Path, str]]) -> dict[str, Runner]:
+    """The files, ready to run."""
+    return {kind: RUNNERS[kind](path) for kind, (path, _) in files.items()}
+
+
 def record_of(path: Path) -> dict[str, Any]:
     if path.suffix == ".onnx":
         import onnx
@@ -89,13 +98,12 @@ def test_the_file_says_what_it_is(files: dict[str, tuple[Path, str]], checkpoint
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
 @pytest.mark.parametrize("shape", [(1, 3, 33, 150), (4, 3, 224, 448)], ids=str)
 def test_any_number_and_any_size_of_images(
-    files: dict[str, tuple[Path, str]], checkpoint: Checkpoint, kind: str, shape: tuple[int, ...]
+    runners: dict[str, Runner], checkpoint: Checkpoint, kind: str, shape: tuple[int, ...]
 ):
     """448 and 224 pixels are the very sides where boxes go from one pyramid level to the next."""
-    run = {"onnx": exported.onnx_runner, "pt2": exported.pt2_runner}[kind](files[kind][0])
     images = torch.randint(256, shape, dtype=torch.uint8)
     sizes = torch.tensor([shape[2:]]).repeat(shape[0], 1)
-    found = run(images, torch.zeros_like(sizes))
+    found = runners[kind](images, torch.zeros_like(sizes))
     model = checkpoint.build()
     canvas = torch.zeros(*shape[:2], *(max(64, -(-side // 32) * 32) for side in shape[2:]), dtype=torch.uint8)
     canvas[..., : shape[2], : shape[3]] = images
@@ -108,7 +116,7 @@ def test_any_number_and_any_size_of_images(
             torch.testing.assert_close(one[i], other, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+@pytest.mark.parametrize("kind", ["onnx", pytest.param("pt2", marks=pytest.mark.slow)])  # torch takes its time to load
 def test_a_script_runs_it_without_this_package(files: dict[str, tuple[Path, str]], tmp_path: Path, kind: str):
     (tmp_path / "queryinst.py").write_text("raise ImportError('the package is not to be used')")
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 200, 3), np.uint8)).save(tmp_path / "a.png")
@@ -117,7 +125,8 @@ def test_a_script_runs_it_without_this_package(files: dict[str, tuple[Path, str]
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 6
     assert done.stdout.startswith("class ")
-    assert Image.open(tmp_path / "drawn.png").size == (200, 90)
+    with Image.open(tmp_path / "drawn.png") as drawn:
+        assert drawn.size == (200, 90)
 
 
 def test_the_scripts_resize_and_paste_as_we_do():
@@ -135,7 +144,9 @@ def test_the_scripts_resize_and_paste_as_we_do():
 
 
 def test_a_file_that_differs_is_not_kept(checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(exported, "compare", lambda *_: Difference(0.0, 0.0, 2e-4))
+    for name, made in (("trace", None), ("pt2_runner", None), ("compare", Difference(0.0, 0.0, 2e-4))):
+        monkeypatch.setattr(exported, name, lambda *_, made=made: made)
+    monkeypatch.setattr(exported, "_write_pt2", lambda _, path, record: path.write_text(record))
     with pytest.raises(UserError, match=r"does not find what the network finds .*masks 2.0e-04"):
         list(export(checkpoint.path, tmp_path / "model.pt2", 3, "9.9"))
     assert not list(tmp_path.iterdir())
@@ -175,7 +186,7 @@ def test_resnet50_with_300_proposals(tmp_path: Path, kind: str, capsys: pytest.C
     save(Checkpoint(path, config, list(range(80)), names, weights(model)), path, {})
     with capsys.disabled():
         print(*export(path, tmp_path / f"r50.{kind}", None, "9.9"), sep="\n")
-    run = {"onnx": exported.onnx_runner, "pt2": exported.pt2_runner}[kind](tmp_path / f"r50.{kind}")
+    run = RUNNERS[kind](tmp_path / f"r50.{kind}")
     model = load(path).build()
     for height, width in ((256, 320), (320, 256)):
         x, sizes = torch.randint(256, (1, 3, height, width), dtype=torch.uint8), torch.tensor([[height, width]])
