@@ -57,21 +57,17 @@ def draw(picture, canvas, found, record, score):
     boxes = boxes / [canvas[1], canvas[0], canvas[1], canvas[0]] * np.tile(picture.size, 2)
     shown = (scores >= score) & (boxes[:, 2:] - boxes[:, :2] > record["min_side"]).all(1)
     pixels = np.array(picture, np.float32)
-    colours = [tuple(int(255 * v) for v in colorsys.hsv_to_rgb(0.618 * k % 1, 0.9, 1)) for k in range(shown.sum())]
-    for index, colour in list(zip(np.flatnonzero(shown), colours, strict=True))[::-1]:  # the best is drawn last
+    kept = list(enumerate(np.flatnonzero(shown)))
+    colours = [tuple(int(255 * v) for v in colorsys.hsv_to_rgb(0.618 * k % 1, 0.9, 1)) for k, _ in kept]
+    for k, index in kept[::-1]:  # the best is drawn last
         inside = paste(masks[index], boxes[index], *pixels.shape[:2])
-        pixels[inside] = (pixels[inside] + colour) / 2
+        pixels[inside] = (pixels[inside] + colours[k]) / 2
     picture = Image.fromarray(pixels.astype(np.uint8))
     pen = ImageDraw.Draw(picture)
-    for index, colour in zip(np.flatnonzero(shown), colours, strict=True):
-        name, box = record["category_names"][labels[index]], boxes[index].round(1).tolist()
-        pen.rectangle(box, outline=colour)
-        pen.text(
-            (max(box[0], 0) + 2, max(box[1], 0)),
-            f"{name} {scores[index]:.2f}",
-            fill="white",
-            stroke_width=1,
-            stroke_fill="black",
-        )
-        print(f"{name} {scores[index]:.3f} {box}")
+    for k, index in kept[::-1]:
+        name, box = f"{record['category_names'][labels[index]]} {scores[index]:.2f}", boxes[index].round(1).tolist()
+        pen.rectangle(box, outline=colours[k])
+        corner = max(box[0], 0) + 2, max(box[1], 0)
+        pen.text(corner, name, fill="white", stroke_width=1, stroke_fill="black")
+        print(name, box)
     return picture
