@@ -15,7 +15,7 @@ from queryinst.ops.roi import STRIDES
 
 LIMIT = 1e-4  # of scores and mask probabilities; of boxes, as a part of the longer side of the canvas
 CANVASES = ((256, 320), (300, 236))  # height, width; the second is no multiple of 32
-BATCHES = (1, 3)
+BATCHES = (1, 2)
 MARGIN = 50  # detections beyond the last: which of two equal scores comes last is rounding
 
 Runner = Callable[[Tensor, Tensor], list[Tensor]]  # images, sizes to boxes, scores, labels, masks

@@ -23,7 +23,7 @@ from queryinst.models.exportable import Exportable
 ONNX = ".onnx"
 RECORD = "queryinst"  # the key of our record in the metadata of an ONNX file, and an extra file's name in a .pt2
 INPUTS, OUTPUTS = ("images", "sizes"), ("boxes", "scores", "labels", "masks")
-EXAMPLE = (2, 352, 416)  # images, height, width that the graph is traced with
+EXAMPLE = (3, 352, 416)  # images, height, width that the graph is traced with
 
 
 def export(source: Path, destination: Path, max_detections: int | None, version: str) -> Iterator[str]:

@@ -91,7 +91,7 @@ def test_the_file_says_what_it_is(files: dict[str, tuple[Path, str]], checkpoint
     assert (record["max_detections"], record["version"], record["min_side"]) == (6, "9.9", 0.0)
     assert record["sha256"] == exported.digest(checkpoint.path)
     assert "sigmoid" in record["scores"]
-    assert "agreement     320x256 and 236x300, 1 and 3 images: scores" in said
+    assert "agreement     320x256 and 236x300, 1 and 2 images: scores" in said
     assert "network       tiny, 6 proposals, 3 classes; 6 detections an image" in said
 
 
