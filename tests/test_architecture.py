@@ -10,7 +10,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "queryinst"
 FILES = sorted(PACKAGE.rglob("*.py"))
-COMMANDS = {"train", "evaluate", "predict", "convert", "doctor", "benchmark", "compare", "demo"}
+COMMANDS = {"train", "evaluate", "predict", "convert", "doctor", "benchmark", "compare", "demo", "export"}
 
 # What each part may import besides itself: config, structures, ops <- models | criterion <- data | evaluation |
 # visualize | checkpoints <- inference | lightning <- studies <- benchmarks <- commands.
@@ -43,6 +43,7 @@ ONLY_IN = {
     "wandb_workspaces": ("studies/compare/upload.py",),
     "scipy": ("criterion/matcher.py", "studies/compare/noise.py"),
     "matplotlib": ("visualize/plots.py", "visualize/figures.py", "studies/compare/figures.py"),
+    "onnxruntime": ("checkpoints/exported.py",),
     "jinja2": ("studies/compare/write.py",),
     "supervision": ("inference/result.py",),
     "av": ("inference/film.py",),

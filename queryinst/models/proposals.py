@@ -23,7 +23,7 @@ class Proposals(nn.Module):
     def forward(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Image sizes (B, 2) height, width to boxes (B, N, 4) xyxy pixels and queries (B, N, d)."""
         boxes = box_ops.cxcywh_to_xyxy(self.boxes) * box_ops.extent(sizes)[:, None]
-        queries = self.features.expand(len(sizes), -1, -1)
+        queries = self.features.expand(sizes.shape[0], -1, -1)
         return boxes, queries
 
 

@@ -96,7 +96,7 @@ class QueryInst(nn.Module):
         boxes, queries = self.queries(sizes)
         outputs: list[StageOutput] = []
         for stage in self.stages[:stages]:
-            image = torch.arange(len(sizes), device=boxes.device).repeat_interleave(boxes.shape[1])
+            image = torch.arange(sizes.shape[0], device=boxes.device).repeat_interleave(boxes.shape[1])
             regions = pyramid.align(boxes.flatten(0, 1), image, self.box_resolution)
             output = stage.box(queries, regions, boxes)
             outputs.append(output)
