@@ -41,6 +41,10 @@ class _Seen(NamedTuple):
     queries: Ints  # (D,), -1 where it is not known
     embeddings: Floats  # (D, E), E is 0 where there are none
 
+    def take(self, order: Ints) -> "_Seen":
+        scores, labels, boxes, queries, embeddings = self
+        return _Seen(scores[order], labels[order], boxes[order], queries[order], embeddings[order])
+
 
 @dataclass
 class _Track:
@@ -103,7 +107,7 @@ class Tracker:
         seen = _on_host(detections)
         order = _taking_part(seen, self.config)
         kept = detections.take(torch.from_numpy(order).to(detections.scores.device))
-        seen = _Seen(*(column[order] for column in seen))
+        seen = seen.take(order)
         if self.config.by == "query":
             self._begun.update(seen.queries[seen.scores >= self.config.birth_score].tolist())
             return kept, np.array([query if query in self._begun else -1 for query in seen.queries.tolist()], np.int64)
