@@ -70,7 +70,7 @@ def slow_marks(
                 break
         if best is not None:
             taken.append(id(best))
-        ignored = best in others if best is not None else outside(track)
+        ignored = any(best is one for one in others) if best is not None else outside(track)
         if not ignored:
             marks.append((track["score"], best is not None))
     return marks, len(wanted)
