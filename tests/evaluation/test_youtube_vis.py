@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 
 from queryinst.errors import UserError
 from queryinst.evaluation.youtube_vis import Linked, VideoEvaluator, table, tracks_to_results
-from queryinst.ops import masks
+from queryinst.ops import masks as mask_ops
 from queryinst.structures import Detections
 from queryinst.video_config import TrackerConfig
 
@@ -262,8 +262,8 @@ def test_300_videos_of_30_frames_take_less_than_a_minute():
             corner = start + frame * speed
             boxes = np.concatenate([corner, corner + side], 1)
             for k in range(5):
-                code = masks.encode(masks.paste(disc.numpy(), boxes[k].astype(np.float32), size), size)
-                codes[k].append(code if masks.area(code) else None)
+                code = mask_ops.encode(mask_ops.paste(disc.numpy(), boxes[k].astype(np.float32), size), size)
+                codes[k].append(code if mask_ops.area(code) else None)
             jitter = torch.tensor(boxes + rng.normal(0, 2, (10, 4)), dtype=torch.float32)
             found[video, frame] = Detections(jitter, scores, labels, disc.expand(10, 28, 28), size, embeddings=looks)
         truth += [{"video_id": video, "category_id": int(labels[k]), "segmentations": codes[k]} for k in range(5)]
