@@ -32,7 +32,8 @@ CATEGORIES = 14  # bars: the most frequent ones
 
 @command("doctor", DoctorConfig)
 def main(config: DoctorConfig) -> None:
-    from queryinst.data import doctor, shapes
+    from queryinst.data import doctor
+    from queryinst.data.embedded import make_embedded
     from queryinst.studies.results import require_writable, write
 
     if config.json and config.json != STDOUT:
@@ -41,8 +42,7 @@ def main(config: DoctorConfig) -> None:
         if Path(config.picture).suffix.lower() not in (".png", ".jpg", ".jpeg"):
             raise UserError(f"picture takes a file that ends in .png or .jpg; got '{config.picture}'")
         require_writable(Path(config.picture), "picture", "data.png")
-    if config.data.shapes:
-        shapes.make(Path(config.data.root), config.data.shapes)
+    make_embedded(config.data)
     report = doctor.examine(config.data, config.images, config.threads)
     if config.json == STDOUT:
         print(json.dumps(doctor.as_json(report), indent=2))
