@@ -4,6 +4,7 @@
     python -m queryinst.doctor data=coco data.root=FOLDER images=headers          sooner, but blind to files cut short
     python -m queryinst.doctor data=coco data.root=FOLDER json=-                  for machines, on standard output
     python -m queryinst.doctor data=coco data.root=FOLDER picture=data.png        sizes, counts and aspect ratios
+    python -m queryinst.doctor data=youtube_vis data.root=FOLDER                  every frame and mask of videos
 
 Exit code 0: clean, perhaps with warnings. 1: there are errors. 2: a file or folder is not there, or a setting is wrong.
 """

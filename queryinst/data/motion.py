@@ -49,7 +49,7 @@ def roam(rng: Rng, size: Array, frames: int, largest: float = 0.24) -> Way:
 
 
 def _turning(rng: Rng, frames: int) -> Array:
-    return rng.uniform(0, 2 * np.pi) + rng.uniform(-0.15, 0.15) * np.arange(frames)
+    return rng.uniform(0, 2 * np.pi) + rng.uniform(-0.15, 0.15) * np.arange(frames, dtype=np.float64)
 
 
 def _direction(angle: float) -> Array:

@@ -47,8 +47,8 @@ def faults(content: Any) -> Iterator[Fault]:
             "keep some of the training videos for validation, in a file of their own"
         )
         yield Fault("no-ground-truth", "the file", hidden)
-        return
-    if lists != set(FIELDS):
+        content = content | {"annotations": []}
+    elif lists != set(FIELDS):
         wanted = "it needs the lists videos, annotations and categories"
         yield Fault(
             "not-youtube-vis", "the file", f" is not a {FORMAT} annotation file: {wanted}; it has {held(content)}"

@@ -105,6 +105,30 @@ def test_a_command_says_it_without_a_traceback(run: object, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["data.video.reference_range=3"],
+            r"data\.video is empty here: choose data=shapes_video or .*data=youtube_vis",
+        ),
+        (["+data.video.reference_range=3"], r"data\.video\.reference_range cannot be set, since data\.video is empty"),
+        (["data=coco", "data.shapes.train=3"], r"data\.shapes is empty here: choose data=shapes or data=shapes_tiny$"),
+        (
+            ["data=youtube_vis", "data.video.shapes.train=3"],
+            r"video\.shapes is empty here: choose data=shapes_video or",
+        ),
+        (["model.association.width=3"], r"model\.association\.width cannot be set, since model\.association is empty"),
+    ],
+)
+def test_a_setting_below_nothing(run: Run, words: list[str], sentence: str):
+    code, text = run("train", *words)
+    assert (code, text.count("\n")) == (2, 1)
+    with pytest.raises(UserError, match=sentence) as raised:
+        compose("config", TrainConfig, words)
+    assert text == f"error: {raised.value}\n"
+
+
+@pytest.mark.parametrize(
     ("word", "sentence"),
     [
         ("experiment=1x_pro100", r"write \+experiment=1x_pro100"),
