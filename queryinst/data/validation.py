@@ -251,7 +251,7 @@ def _mask_fault(segmentation: Any, image: dict[str, Any] | None) -> tuple[str, s
 def _runs_fault(rle: dict[str, Any], pixels: int) -> str | None:
     counts = rle["counts"]
     if isinstance(counts, list):
-        if not all(type(run) is int and run >= 0 for run in counts):
+        if not (set(map(type, counts)) <= {int} and min(counts, default=0) >= 0):
             return "an RLE with a run that is no whole number of pixels"
         total = sum(counts)
     elif isinstance(counts, str) and counts and counts.isascii():

@@ -23,7 +23,7 @@ from queryinst.studies.command import compose
         ("model.num_stages=abc", r"model\.num_stages: value 'abc' .* cannot be read as a whole number"),
         ("optimizer.lr=fast", r"optimizer\.lr: value 'fast' .* cannot be read as a number"),
         ("seed=true", r"seed: value 'True' .* cannot be read as a whole number"),
-        ("data=cocoo", "data has no option 'cocoo'; it has coco, shapes, shapes_tiny; did you mean 'coco'"),
+        ("data=cocoo", "data has no option 'cocoo'; it has coco, shapes, .*, youtube_vis; did you mean 'coco'"),
         ("logger=[csv,wandbb]", "logger has no option 'wandbb'; .* did you mean 'wandb'"),
         ("+experiment=1x_pro10", "experiment has no option '1x_pro10'; .* did you mean '1x_pro100'"),
         ("+experimnt=1x_pro100", "unknown setting 'experimnt'; did you mean 'experiment'"),
