@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as coco_mask
 from torch.utils.data import Dataset
 
 from queryinst.data import video_validation
@@ -85,7 +86,7 @@ class VideoFile(CocoFile):
     def content(self) -> dict[str, Any]:
         """Videos, categories and annotations as a YouTube-VIS dictionary, made anew: the fields that are used.
 
-        For evaluation. An annotation that is seen in no frame is not there.
+        For evaluation. Every RLE is compressed; an annotation that is seen in no frame is not there.
         """
         lengths = {entry["id"]: entry["length"] for entry in self.index.videos()}
         tracks: dict[int, dict[str, Any]] = {}
@@ -136,16 +137,25 @@ def _as_images(content: dict[str, Any]) -> dict[str, Any]:
         occlusion = bool(video.get("occlusion"))
         videos.append({"id": video["id"], **size, "length": len(video["file_names"]), "occlusion": occlusion})
     annotations: list[dict[str, Any]] = []
-    for track, entry in enumerate(content["annotations"]):
+    entries, content["annotations"] = content["annotations"][::-1], []  # they may be gigabytes, and go one by one
+    for track in range(len(entries)):
+        entry = entries.pop()
         same = {"id": entry["id"], "category_id": entry["category_id"], "iscrowd": entry.get("iscrowd", 0)}
         areas = entry.get("areas") or [None] * len(entry["bboxes"])
         for frame, (mask, box, area) in enumerate(zip(entry["segmentations"], entry["bboxes"], areas, strict=True)):
             if mask is not None:
                 seen = {**same, "image_id": first[entry["video_id"]] + frame, "track": track}
-                seen |= {"bbox": box, "segmentation": mask} | ({} if area is None else {"area": area})
+                seen |= {"bbox": box, "segmentation": _compressed(mask)} | ({} if area is None else {"area": area})
                 annotations.append(seen)
-    content["annotations"] = []  # they may be gigabytes
     return {"images": images, "videos": videos, "annotations": annotations, "categories": content["categories"]}
+
+
+def _compressed(mask: Any) -> Any:
+    """A mask with its runs as COCO's text, a fifth of the length: as lists those of YouTube-VIS are gigabytes."""
+    if isinstance(mask, list) or isinstance(mask["counts"], str) or np.prod(mask["size"], dtype=float) >= 2**32:
+        return mask
+    code = coco_mask.frPyObjects({"size": mask["size"], "counts": mask["counts"]}, *mask["size"])
+    return {"size": mask["size"], "counts": code["counts"].decode()}
 
 
 class PairDataset(Dataset[list[Sample]]):

@@ -1,6 +1,7 @@
 """YouTube-VIS files: frames as images, tracks, pairs; and one sentence for a file that is not right."""
 
 import copy
+import itertools
 import json
 import pickle
 from collections.abc import Callable
@@ -11,12 +12,14 @@ import numpy as np
 import pytest
 from conftest import coco_folder
 from pycocotools import mask as coco_mask
+from test_fuzz import ODD, mutate, places
 
 from queryinst.config import AugmentationConfig
 from queryinst.data import coco, index
 from queryinst.data.coco import CocoDataset, CocoFile
 from queryinst.data.collate import VideoSampler, collate_pairs
 from queryinst.data.transforms import TrainGeometry
+from queryinst.data.video_validation import faults
 from queryinst.data.youtube_vis import PairDataset, VideoFile
 from queryinst.errors import UserError
 
@@ -82,6 +85,7 @@ def test_content_is_the_file_without_what_is_never_seen(tmp_path: Path):
     assert [track["id"] for track in made["annotations"]] == [5, 6, 8, 11]
     for track in made["annotations"]:
         expected = next(of for of in data["annotations"] if of["id"] == track["id"])
+        expected["segmentations"] = [TEXT if mask is RUNS else mask for mask in expected["segmentations"]]
         assert track == {"iscrowd": 0, "areas": [None], **expected}
     assert [video["length"] for video in made["videos"]] == [3, 1]
     assert made["videos"][1] == {**data["videos"][1], "length": 1}
@@ -256,3 +260,29 @@ def test_evaluation_gives_each_rank_whole_videos_in_order(world: int):
         videos = [int(np.searchsorted(begins, position, side="right")) - 1 for position in part]
         assert set(videos) == set(range(4)[rank::world])
         assert part == sorted(part)
+
+
+def test_odd_values_at_every_place_are_read_or_refused(tmp_path: Path):
+    """Thousands of broken files. What can be opened can be used."""
+    path, refused, opened = tmp_path / "odd.json", 0, 0
+    changes = [*(("replace", odd) for odd in ODD), ("delete", None), ("repeat", None)]
+    for way, (kind, value) in list(itertools.product(places(content()), changes))[::3]:
+        data = json.loads(json.dumps(content()))  # nothing in it is shared
+        mutate(data, way, kind, value)
+        path.write_text(json.dumps(data))
+        done = f"{kind} {way} {value!r:.80}"
+        if next(faults(json.loads(path.read_text())), None):
+            refused += 1
+            with pytest.raises(UserError):
+                VideoFile(path, tmp_path)
+            continue
+        opened += 1
+        source = VideoFile(path, tmp_path)
+        frames = source.images
+        found = [source.instances(image) for image in frames]
+        assert len(frames) == len(source.places) == sum(map(len, source.videos)), done
+        for image, of in zip(frames, found, strict=True):
+            assert len(of.tracks) == len(of)
+            of.draw(of.regions(image.height, image.width, 8), 8, min(image.height, 99), min(image.width, 99))
+        json.dumps(source.content)
+    assert refused > 500 < opened
