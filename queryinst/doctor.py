@@ -4,6 +4,7 @@
     python -m queryinst.doctor data=coco data.root=FOLDER images=headers          sooner, but blind to files cut short
     python -m queryinst.doctor data=coco data.root=FOLDER json=-                  for machines, on standard output
     python -m queryinst.doctor data=coco data.root=FOLDER picture=data.png        sizes, counts and aspect ratios
+    python -m queryinst.doctor data=youtube_vis data.root=FOLDER                  every frame and mask of videos
 
 Exit code 0: clean, perhaps with warnings. 1: there are errors. 2: a file or folder is not there, or a setting is wrong.
 """
@@ -32,7 +33,8 @@ CATEGORIES = 14  # bars: the most frequent ones
 
 @command("doctor", DoctorConfig)
 def main(config: DoctorConfig) -> None:
-    from queryinst.data import doctor, shapes
+    from queryinst.data import doctor
+    from queryinst.data.embedded import make_embedded
     from queryinst.studies.results import require_writable, write
 
     if config.json and config.json != STDOUT:
@@ -41,8 +43,7 @@ def main(config: DoctorConfig) -> None:
         if Path(config.picture).suffix.lower() not in (".png", ".jpg", ".jpeg"):
             raise UserError(f"picture takes a file that ends in .png or .jpg; got '{config.picture}'")
         require_writable(Path(config.picture), "picture", "data.png")
-    if config.data.shapes:
-        shapes.make(Path(config.data.root), config.data.shapes)
+    make_embedded(config.data)
     report = doctor.examine(config.data, config.images, config.threads)
     if config.json == STDOUT:
         print(json.dumps(doctor.as_json(report), indent=2))

@@ -79,6 +79,11 @@ def _check_value(key: str, limits: Any, value: Any) -> None:
             )
 
 
+def kind_of(entry: dataclasses.Field[Any]) -> Any:
+    """The dataclass that a field holds, or may hold; None where it is a value."""
+    return next((kind for kind in (entry.type, *get_args(entry.type)) if dataclasses.is_dataclass(kind)), None)
+
+
 def restore(schema: Any, values: dict[str, Any]) -> Any:
     """A dataclass from the plain dict that `dataclasses.asdict` made of it. Raises UserError for an unknown setting."""
     known = {entry.name: entry for entry in dataclasses.fields(schema)}
@@ -90,8 +95,6 @@ def restore(schema: Any, values: dict[str, Any]) -> Any:
             )
     made = {}
     for name, value in values.items():
-        inner = next(
-            (kind for kind in (known[name].type, *get_args(known[name].type)) if dataclasses.is_dataclass(kind)), None
-        )
+        inner = kind_of(known[name])
         made[name] = restore(inner, value) if inner and isinstance(value, dict) else value
     return schema(**made)

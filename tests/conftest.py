@@ -19,6 +19,7 @@ import torch
 from queryinst.config import AugmentationConfig, BackboneConfig, ModelConfig, ShapesConfig, TrainConfig
 from queryinst.models.queryinst import QueryInst
 from queryinst.structures import Batch, Targets
+from queryinst.video_config import ShapesVideoConfig
 
 ROOT = Path(__file__).parents[1]
 TINY = ["data=shapes_tiny", "schedule.epochs=2", "schedule.warmup_iterations=2", "logger=csv", "callbacks.pictures=2"]
@@ -44,6 +45,22 @@ def shapes_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shapes_root(shapes_source: Path, tmp_path: Path) -> Path:
     """A copy of `shapes_tiny` that a test may break, as `data/shapes_tiny` below the working directory of the test."""
     return Path(shutil.copytree(shapes_source, tmp_path / "data" / "shapes_tiny"))
+
+
+@pytest.fixture(scope="session")
+def clips_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set `shapes_video_tiny`, made once. Tests that change it take `clips_root`."""
+    from queryinst.data import shapes_video
+
+    root = tmp_path_factory.mktemp("data") / "shapes_video_tiny"
+    shapes_video.make(root, ShapesVideoConfig(train=6, val=4, frames=8, side=96))
+    return root
+
+
+@pytest.fixture
+def clips_root(clips_source: Path, tmp_path: Path) -> Path:
+    """A copy of `shapes_video_tiny` that a test may break, as `data/shapes_video_tiny` below a test's own folder."""
+    return Path(shutil.copytree(clips_source, tmp_path / "data" / "shapes_video_tiny"))
 
 
 @pytest.fixture

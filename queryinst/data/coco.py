@@ -5,7 +5,7 @@ Nobody above this file knows category ids: labels are 0..K-1 in the order of asc
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -85,9 +85,11 @@ class CocoFile:
             image or category or has no usable box or mask.
     """
 
+    format, prefix = "COCO", ""  # of the file, and of what its index is known by
+
     def __init__(self, path: Path, folder: Path, hint: str = "") -> None:
         self.path, self.folder = path, folder
-        digest = digest_of(path)
+        digest = digest_of(path, self.prefix)
         index = find(path, digest) if digest else None
         if index is None:
             index = self._read(hint)
@@ -102,13 +104,17 @@ class CocoFile:
 
     def _read(self, hint: str) -> Index:
         with no_garbage():
-            content = read_json(self.path, hint)
+            content = read_json(self.path, hint, self.format)
             require_folder(self.folder, self.path, hint)
-            validation.check_content(content, self.path)
             try:
-                return build(content, is_learnable)
+                return build(self._checked(content), is_learnable)
             except RecursionError:
                 raise UserError(f"{self.path} has an annotation that is nested too deeply to be kept") from None
+
+    def _checked(self, content: Any) -> dict[str, Any]:
+        """Images, annotations and categories of a parsed file. Raises UserError."""
+        validation.check_content(content, self.path)
+        return content
 
     @property
     def content(self) -> dict[str, Any]:
@@ -140,7 +146,9 @@ class CocoFile:
 
     def instances(self, image: ImageFile) -> Instances:
         """What there is to learn in an image."""
-        found = self.learnable(image)
+        return self._instances(self.learnable(image))
+
+    def _instances(self, found: list[dict[str, Any]]) -> Instances:
         boxes = np.array([annotation["bbox"] for annotation in found], np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         labels = np.array([self._labels[annotation["category_id"]] for annotation in found], np.int64)
@@ -161,14 +169,14 @@ def require_folder(folder: Path, path: Path, hint: str = "") -> None:
         raise UserError(f"{folder} is not a folder; expected the images of {path} there{hint}")
 
 
-def read_json(path: Path, hint: str = "") -> Any:
+def read_json(path: Path, hint: str = "", format: str = "COCO") -> Any:
     """Parse a JSON file, with a sentence where that fails."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         beside = sorted(p.name for p in path.parent.glob("*.json")) if path.parent.is_dir() else []
         found = f"; its folder has {', '.join(beside[:5])}" if beside else ""
-        raise UserError(f"{path} does not exist; expected a COCO annotation file there{found}{hint}") from None
+        raise UserError(f"{path} does not exist; expected a {format} annotation file there{found}{hint}") from None
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(
             f"{path} cannot be read as JSON: {error}; it may be cut short: copy or download it again"
@@ -202,7 +210,7 @@ class Sample:
     original_size: tuple[int, int]
     image_id: int
     targets: Targets
-    problems: tuple[str, ...]  # images that could not be read on the way to this one
+    problems: tuple[str, ...] = ()  # images that could not be read on the way to this one
 
 
 class CocoDataset(Dataset[Sample]):
@@ -240,33 +248,27 @@ class CocoDataset(Dataset[Sample]):
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         """The sample, with the problems met on the way to it."""
+        return self.together(key, lambda image: [image])[0]
+
+    def together(self, key: tuple[int, int], companions: Callable[[ImageFile], list[ImageFile]]) -> list[Sample]:
+        """Samples of the images, of one size, that belong with the image of a key: the same happens to all of them."""
         epoch, position = key
         problems: list[str] = []
         for step in range(self.tries):
-            image = self.images[(position + step) % len(self)]
+            images = companions(self.images[(position + step) % len(self)])
             try:
-                pixels, instances = read_image(image), self.instances(image)
+                read = [(image, read_image(image), self.instances(image)) for image in images]
             except UserError as error:
                 problems.append(str(error))
                 continue
-            return self._sample(
-                image, pixels, instances, np.random.default_rng([self.seed, epoch, position]), tuple(problems)
-            )
-        return Sample(
-            torch.zeros(3, 32, 32, dtype=torch.uint8),
-            (32, 32),
-            -1,
-            self._targets(Instances.none(), 32, 32),
-            tuple(problems),
-        )
+            # Each from the same beginning of the same random numbers. Problems are said once.
+            samples = [self._sample(*each, np.random.default_rng([self.seed, epoch, position])) for each in read]
+            return [replace(samples[0], problems=tuple(problems)), *samples[1:]]
+        blank, nothing_there = torch.zeros(3, 32, 32, dtype=torch.uint8), self._targets(Instances.none(), 32, 32)
+        return [Sample(blank, (32, 32), -1, nothing_there, tuple(problems)) for _ in images]
 
     def _sample(
-        self,
-        image: ImageFile,
-        pixels: NDArray[np.uint8],
-        instances: Instances,
-        rng: np.random.Generator,
-        problems: tuple[str, ...],
+        self, image: ImageFile, pixels: NDArray[np.uint8], instances: Instances, rng: np.random.Generator
     ) -> Sample:
         geometry = self.geometry(image.height, image.width, rng)
         pixels = geometry.image(pixels)
@@ -277,7 +279,6 @@ class CocoDataset(Dataset[Sample]):
             original_size=(image.height, image.width),
             image_id=image.id,
             targets=self._targets(geometry.instances(instances), geometry.height, geometry.width),
-            problems=problems,
         )
 
     def _targets(self, instances: Instances, height: int, width: int) -> Targets:
@@ -288,4 +289,5 @@ class CocoDataset(Dataset[Sample]):
             masks=torch.from_numpy(instances.draw(regions, self.mask_size, height, width)),
             mask_boxes=torch.from_numpy(regions),
             counts=[len(instances)],
+            tracks=None if instances.tracks is None else torch.from_numpy(instances.tracks),
         )

@@ -1,6 +1,7 @@
 """Samples to a batch, and the order of images."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -36,6 +37,11 @@ def pad(images: list[Tensor]) -> tuple[Tensor, Tensor]:
     return canvas, sizes
 
 
+def collate_pairs(pairs: list[list[Sample]]) -> Batch:
+    """Images 2i and 2i + 1 of the batch are the i-th pair."""
+    return collate([sample for pair in pairs for sample in pair])
+
+
 def join(targets: list[Targets]) -> Targets:
     """Targets of several images as one."""
 
@@ -43,7 +49,17 @@ def join(targets: list[Targets]) -> Targets:
         return torch.cat([getattr(target, name) for target in targets])
 
     counts = [count for target in targets for count in target.counts]
-    return Targets(column("boxes"), column("labels"), column("masks"), column("mask_boxes"), counts)
+    tracks = [
+        target.tracks for target in targets if target.tracks is not None
+    ]  # a blank image has none, and no objects
+    return Targets(
+        column("boxes"),
+        column("labels"),
+        column("masks"),
+        column("mask_boxes"),
+        counts,
+        torch.cat(tracks) if tracks else None,
+    )
 
 
 def _padded(side: int) -> int:
@@ -106,6 +122,26 @@ class EpochSampler(Sampler[tuple[int, int]]):
         if not all(map(len, batches)):  # one kind of image, or a set smaller than a batch
             return np.resize(order if not any(map(len, batches)) else max(batches, key=len), len(self) * self.world)
         return rng.permutation(np.concatenate(batches)).ravel()
+
+
+class VideoSampler(Sampler[tuple[int, int]]):
+    """The frames of one rank's videos, each video whole and in order, each exactly once over all ranks.
+
+    Args:
+        lengths: frames of each video.
+        rank, world: every `world`-th video is this process's.
+    """
+
+    def __init__(self, lengths: Sequence[int], rank: int = 0, world: int = 1) -> None:
+        ends = [0, *itertools.accumulate(lengths)]
+        videos = [range(*span) for span in itertools.pairwise(ends)]
+        self.positions = list(itertools.chain.from_iterable(videos[rank::world]))
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((0, position) for position in self.positions)
 
 
 class FixedSampler(Sampler[tuple[int, int]]):

@@ -2,23 +2,23 @@
 
 import os
 import signal
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from queryinst.config import AugmentationConfig, DataConfig
-from queryinst.data import shapes
-from queryinst.data.coco import Categories, CocoDataset, CocoFile, Sample
-from queryinst.data.collate import EpochSampler, FixedSampler, collate
+from queryinst.config import AugmentationConfig, DataConfig, TrainConfig
+from queryinst.data.coco import Categories, CocoDataset, CocoFile
+from queryinst.data.collate import EpochSampler, FixedSampler, VideoSampler, collate, collate_pairs
+from queryinst.data.embedded import make_embedded
 from queryinst.data.images import ImageFile, check_header
 from queryinst.data.locate import locate
 from queryinst.data.transforms import EvaluationGeometry, TrainGeometry
+from queryinst.data.youtube_vis import PairDataset, VideoFile
 from queryinst.errors import UserError
 from queryinst.ops.ranks import of_all_ranks
 from queryinst.ops.roi import STRIDES
@@ -35,6 +35,8 @@ class CocoDataModule(pl.LightningDataModule):
         accumulate: loader batches per optimizer step.
     """
 
+    together = 1  # images that a key of the training order stands for
+
     def __init__(self, data: DataConfig, augmentation: AugmentationConfig, seed: int, accumulate: int = 1) -> None:
         super().__init__()
         self.data, self.augmentation, self.seed, self.accumulate = data, augmentation, seed, accumulate
@@ -43,8 +45,7 @@ class CocoDataModule(pl.LightningDataModule):
         self._begin = (0, 0)  # epoch, and loader batches done in it, where a resumed run was ended
 
     def prepare_data(self) -> None:
-        if self.data.shapes:
-            shapes.make(Path(self.data.root), self.data.shapes)
+        make_embedded(self.data)
 
     def file(self, split: str) -> CocoFile:
         """The annotation file of "train" or "val", read on first use."""
@@ -56,7 +57,7 @@ class CocoDataModule(pl.LightningDataModule):
         """Open both splits. Raises UserError where training or evaluation could not work."""
         train, val = self.file("train"), self.file("val")
         for source, images, allowed in (
-            (train, self.training_images(), self.data.max_bad_images),
+            (train, self._read_in_training(), self.data.max_bad_images),
             (val, val.images, 0),
         ):
             missing = [
@@ -98,6 +99,9 @@ class CocoDataModule(pl.LightningDataModule):
             )
         return images
 
+    def _read_in_training(self) -> Sequence[ImageFile]:
+        return self.training_images()
+
     def per_device(self) -> int:
         """Images in one loader batch of one device."""
         parts = (self.trainer.world_size if self.trainer else 1) * self.accumulate
@@ -117,19 +121,21 @@ class CocoDataModule(pl.LightningDataModule):
     def _sampler(self, batch: int, rank: int = 0, world: int = 1) -> EpochSampler:
         images = self.training_images()
         tall = np.array([image.height > image.width for image in images]) if self.data.group_by_aspect else None
-        return EpochSampler(len(images), batch, self.seed, rank, world, tall)
+        return EpochSampler(len(images), batch // self.together, self.seed, rank, world, tall)
 
-    def train_dataloader(self) -> DataLoader[Sample]:
+    def train_dataloader(self) -> DataLoader[Any]:
+        sampler = self._sampler(self.per_device(), *self._rank())
+        sampler.resume(*self._begin)  # Lightning asks for the first batches before it tells a sampler the epoch
+        return self._training_loader(self._training_set(), sampler)
+
+    def _training_set(self) -> CocoDataset:
         images, source = self.training_images(), self.file("train")
         geometry = TrainGeometry(self.augmentation)
         colours = self.augmentation.photometric
-        dataset = CocoDataset(
-            images, geometry, source.instances, self.data.mask_size, self.seed, colours, substitute=True
-        )
-        batch = self.per_device()
-        sampler = self._sampler(batch, *self._rank())
-        sampler.resume(*self._begin)  # Lightning asks for the first batches before it tells a sampler the epoch
-        return self._loader(dataset, sampler, batch)
+        return CocoDataset(images, geometry, source.instances, self.data.mask_size, self.seed, colours, substitute=True)
+
+    def _training_loader(self, dataset: CocoDataset, sampler: EpochSampler) -> DataLoader[Any]:
+        return loader(dataset, sampler, sampler.batch, self.data.num_workers)
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint: the epoch to go on in, the loader batches done in it, and the images left out."""
@@ -150,22 +156,22 @@ class CocoDataModule(pl.LightningDataModule):
         sides = np.array([(of.height, of.width) for of in resized])
         shares = []
         for groups in (None, sides[:, 0] > sides[:, 1]):
-            sampler = EpochSampler(len(images), self.per_device(), self.seed, groups=groups)
+            sampler = EpochSampler(len(images), self.per_device() // self.together, self.seed, groups=groups)
             batches = sides[[position for _, position in sampler]].reshape(-1, sampler.batch, 2)
             canvas = -(-batches.max(axis=1) // STRIDES[-1]) * STRIDES[-1]
             shares.append(1 - batches.prod(axis=2).sum() / (canvas.prod(axis=1).sum() * sampler.batch))
         return float(shares[0]), float(shares[1])
 
-    def val_dataloader(self) -> DataLoader[Sample]:
+    def val_dataloader(self) -> DataLoader[Any]:
         source = self.file("val")  # its objects are not for training: callbacks match them
         dataset = CocoDataset(source.images, EvaluationGeometry(self.augmentation), source.instances)
-        return self._loader(dataset, FixedSampler(len(dataset), *self._rank()), self.per_device())
+        return loader(dataset, self._val_sampler(), self.per_device(), self.data.num_workers)
+
+    def _val_sampler(self) -> Sampler[tuple[int, int]]:
+        return FixedSampler(len(self.file("val").images), *self._rank())
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-    def _loader(self, dataset: CocoDataset, sampler: Any, batch: int) -> DataLoader[Sample]:
-        return loader(dataset, sampler, batch, self.data.num_workers)
 
     def count_problems(self, batch: Batch) -> None:
         """Count the training images that could not be read, those that this process met since its last checkpoint and
@@ -186,12 +192,63 @@ class CocoDataModule(pl.LightningDataModule):
         print(f"skipped ({len(self.problems)} of {allowed} allowed): {problem}", flush=True)
 
 
+class VideoDataModule(CocoDataModule):
+    """Training and validation set in YouTube-VIS format.
+
+    A training batch is pairs: images 2i and 2i + 1 are a key frame and a reference frame of the same video. Every frame
+    is a key frame once an epoch. In evaluation the frames come in order, on each device those of whole videos.
+    """
+
+    together = 2
+
+    def check(self) -> None:
+        self.per_device()
+        super().check()
+
+    def video_file(self, split: str) -> VideoFile:
+        """The annotation file of "train" or "val"; what `file` gives."""
+        source = self.file(split)
+        assert isinstance(source, VideoFile)
+        return source
+
+    def per_device(self) -> int:
+        batch = super().per_device()
+        if batch % 2:
+            size = self.data.batch_size
+            raise UserError(
+                f"data.batch_size={size} makes a batch of {batch} images on a device; with video they are pairs, a key "
+                f"frame and a reference frame: give a multiple of {2 * (size // batch)}"
+            )
+        return batch
+
+    def _read_in_training(self) -> Sequence[ImageFile]:
+        return self.file("train").images  # any frame may become a reference
+
+    def _training_loader(self, dataset: CocoDataset, sampler: EpochSampler) -> DataLoader[Any]:
+        assert self.data.video is not None
+        pairs = PairDataset(dataset, self.video_file("train"), self.data.video.reference_range)
+        return loader(pairs, sampler, sampler.batch, self.data.num_workers, collate_pairs)
+
+    def _val_sampler(self) -> Sampler[tuple[int, int]]:
+        return VideoSampler(self.video_file("val").lengths, *self._rank())
+
+
+def data_module(config: TrainConfig) -> CocoDataModule:
+    """The data of a run, images or video."""
+    kind = VideoDataModule if config.data.video else CocoDataModule
+    return kind(config.data, config.augmentation, config.seed, config.trainer.accumulate)
+
+
 def open_split(data: DataConfig, split: str, hint: str | None = None) -> CocoFile:
-    """The annotation file of "train" or "val"; `hint` ends the sentence where something is not there."""
-    return CocoFile(*locate(data, split, hint))
+    """The annotation file of "train" or "val", a VideoFile where the data is video; `hint` ends the sentence where
+    something is not there.
+    """
+    return (VideoFile if data.video else CocoFile)(*locate(data, split, hint))
 
 
-def loader(dataset: CocoDataset, sampler: Any, batch: int, workers: int) -> DataLoader[Sample]:
+def loader(
+    dataset: Dataset[Any], sampler: Any, batch: int, workers: int, join: Callable[[list[Any]], Batch] = collate
+) -> DataLoader[Any]:
     """A DataLoader that keeps OpenCV to one thread and its processes alive between epochs; at most one a core."""
     cv2.setNumThreads(0)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -201,7 +258,7 @@ def loader(dataset: CocoDataset, sampler: Any, batch: int, workers: int) -> Data
         batch_size=batch,
         sampler=sampler,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=join,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_begin_worker,

@@ -1,14 +1,14 @@
-"""The data doctor: every fault of a COCO data set, counted, with the first of each kind and what to do."""
+"""The data doctor: every fault of a COCO or YouTube-VIS data set, counted, with the first of each and what to do."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from queryinst.config import DataConfig
-from queryinst.data import doctor_annotations, doctor_images
+from queryinst.data import doctor_annotations, doctor_images, doctor_video, video_validation
 from queryinst.data.coco import read_json, require_folder
 from queryinst.data.doctor_annotations import Survey
-from queryinst.data.faults import RULES, Findings
+from queryinst.data.faults import Findings, rules_of
 from queryinst.data.locate import locate
 from queryinst.errors import UserError
 
@@ -47,23 +47,25 @@ def examine(data: DataConfig, images: str = "decode", threads: int = 4) -> Repor
             require_folder(place.images, place.annotations, place.hint)
         content: Any = None
         try:
-            content = read_json(place.annotations, place.hint)
+            format = video_validation.FORMAT if data.video else "COCO"
+            content = read_json(place.annotations, place.hint, format)
         except UserError:
             if not place.annotations.is_file():
                 raise
             findings.add(split, "not-json", place.annotations.name)
             surveys[split] = Survey()
             continue
-        surveys[split] = doctor_annotations.examine(
-            content, place.images, split, findings, data.min_image_side, data.keep_empty
-        )
+        kind = doctor_video if data.video else doctor_annotations
+        surveys[split] = kind.examine(content, place.images, split, findings, data.min_image_side, data.keep_empty)
     for code, where in _differences(surveys["train"], surveys["val"]):
         findings.add(BOTH, code, where)
     if images != "none":
         for split, survey in surveys.items():
             doctor_images.examine(survey.images, split, findings, images == "decode", threads)
-        for where in doctor_images.shared(surveys["train"].images, surveys["val"].images):
-            findings.add(BOTH, "shared-image", where)
+        videos = [survey.videos for survey in surveys.values()]
+        both = videos if None not in videos else [survey.images for survey in surveys.values()]
+        for where in doctor_images.shared(*both):
+            findings.add(BOTH, "shared-video" if data.video else "shared-image", where)
     return Report(findings, surveys)
 
 
@@ -91,7 +93,7 @@ def _differences(train: Survey, val: Survey) -> Iterator[tuple[str, str]]:
 def as_text(report: Report, name: str) -> str:
     """The report for people: a line a split, a line a kind of fault, and the sum."""
     lines = [
-        f"{name} {split}: {len(survey.images)} images, {survey.annotations} annotations, "
+        f"{name} {split}: {_size(survey)}, {survey.annotations} annotations, "
         f"{survey.used.total()} objects, {len(survey.categories)} categories"
         for split, survey in report.surveys.items()
     ]
@@ -104,9 +106,14 @@ def as_text(report: Report, name: str) -> str:
         )
     errors, warnings = report.findings.count("error"), report.findings.count("warning")
     verdict = "clean" if report.clean else "not clean"
-    return "\n".join(
-        [*lines, f"{verdict}: {errors} errors, {warnings} warnings; {len(RULES)} kinds of fault looked for"]
-    )
+    kinds = len(rules_of(video=any(survey.videos is not None for survey in report.surveys.values())))
+    return "\n".join([*lines, f"{verdict}: {errors} errors, {warnings} warnings; {kinds} kinds of fault looked for"])
+
+
+def _size(survey: Survey) -> str:
+    if survey.videos is None:
+        return f"{len(survey.images)} images"
+    return f"{len(survey.videos)} videos, {len(survey.images)} frames"
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -117,6 +124,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "warnings": report.findings.count("warning"),
         "splits": {
             split: {
+                **({} if survey.videos is None else {"videos": len(survey.videos)}),
                 "images": len(survey.images),
                 "annotations": survey.annotations,
                 "objects": survey.used.total(),

@@ -34,6 +34,7 @@ class Survey:
     """What is in one split, for the report, the picture and the comparison of the splits."""
 
     images: list[Listed] = field(default_factory=list)
+    videos: list[Listed] | None = None  # the first frame of each, where the data is video
     annotations: int = 0
     categories: dict[int, str] = field(default_factory=dict)  # names by id
     used: Counter[int] = field(default_factory=Counter)  # objects by category id
@@ -69,8 +70,8 @@ def examine(content: Any, folder: Path, split: str, findings: Findings, min_side
         if annotation["image_id"] in of_image:  # not of an image that is broken itself
             of_image[annotation["image_id"]].append(annotation)
     found = [
-        *_category_faults(sound["categories"], entries["annotations"]),
-        *_id_faults(entries["annotations"]),
+        *category_faults(sound["categories"], entries["annotations"]),
+        *id_faults(entries["annotations"]),
         *_file_faults(entries["images"]),
     ]
     for image in sound["images"]:
@@ -99,7 +100,8 @@ def _listed(images: list[Entry], broken: set[int], folder: Path) -> Iterator[Lis
             yield Listed(where, folder / name, image["height"] if whole else None, image["width"] if whole else None)
 
 
-def _category_faults(categories: list[Entry], annotations: list[Entry]) -> Iterator[tuple[str, str]]:
+def category_faults(categories: list[Entry], annotations: list[Entry]) -> Iterator[tuple[str, str]]:
+    """Kind and place of what is wrong with category ids and names."""
     known = {category["id"] for category in categories}
     named: set[int] = {a["category_id"] for a in annotations if validation.whole_number(a.get("category_id"))}
     if known and named - known:
@@ -111,7 +113,8 @@ def _category_faults(categories: list[Entry], annotations: list[Entry]) -> Itera
             yield "category-name", f"category {category['id']}"
 
 
-def _id_faults(annotations: list[Entry]) -> Iterator[tuple[str, str]]:
+def id_faults(annotations: list[Entry]) -> Iterator[tuple[str, str]]:
+    """Kind and place of what is wrong with annotation ids."""
     seen: set[int] = set()
     for annotation in annotations:
         key = annotation.get("id")
@@ -131,11 +134,16 @@ def _file_faults(images: list[Entry]) -> Iterator[tuple[str, str]]:
         if not isinstance(name, str) or not name:
             continue
         where = f"image {str(image.get('id'))[:30]} ({name[:100]})"
-        if "\\" in name or name.startswith("/") or re.match("[A-Za-z]:", name):
+        if is_path(name):
             yield "file-name-path", where
         if name in seen:
             yield "duplicate-file", where
         seen.add(name)
+
+
+def is_path(name: str) -> bool:
+    """Whether a file name is absolute or has backslashes."""
+    return "\\" in name or name.startswith("/") or bool(re.match("[A-Za-z]:", name))
 
 
 def _image_faults(
@@ -148,7 +156,7 @@ def _image_faults(
     objects, seen = 0, set()
     for annotation in annotations:
         where = f"annotation {str(annotation['id'])[:30]}"
-        for code in _object_faults(annotation, height, width):
+        for code in object_faults(annotation, height, width):
             yield code, where
         box = annotation["bbox"]
         key = annotation["category_id"], *box
@@ -167,7 +175,8 @@ def _image_faults(
     survey.objects.append(objects)
 
 
-def _object_faults(annotation: Entry, height: int, width: int) -> Iterator[str]:
+def object_faults(annotation: Entry, height: int, width: int) -> Iterator[str]:
+    """The kinds of what is wrong with a box, mask and area in an image of this size."""
     x, y, w, h = annotation["bbox"]
     segmentation, area = annotation["segmentation"], annotation.get("area", 1)
     extent = _extent(segmentation)

@@ -1,4 +1,4 @@
-"""Textures and outlines that the images of `shapes` are made of."""
+"""Textures and outlines that the images of `shapes` and the clips of `shapes_video` are made of."""
 
 import colorsys
 from collections.abc import Callable
@@ -35,9 +35,9 @@ def muted(rng: Rng) -> Colours:
     return first, first + rng.uniform(-30, 30, 3)
 
 
-def typical(rng: Rng, number: int, of: int) -> Colours:
-    """Two colours of a hue near the `number`-th of `of` round the circle, and in one case in ten of any hue."""
-    hue = rng.random() if rng.random() < 0.1 else rng.normal(number / of, 0.03) % 1
+def typical(rng: Rng, number: int, of: int, stray: float = 0.1) -> Colours:
+    """Two colours of a hue near the `number`-th of `of` round the circle, and with probability `stray` of any hue."""
+    hue = rng.random() if rng.random() < stray else rng.normal(number / of, 0.03) % 1
     first, second = (np.array(colorsys.hsv_to_rgb(hue, *rng.uniform(0.45, 1.0, 2))) * 255 for _ in range(2))
     return first, second
 
@@ -59,8 +59,57 @@ def texture(rng: Rng, width: int, height: int, colours: Colours) -> NDArray[np.f
 def place(outline: list[Points], centre: Points, radius: float, rng: Rng) -> list[Points]:
     """Stretch a unit outline a little, turn it, scale it and move it."""
     angle, stretch = rng.uniform(0, 2 * np.pi), rng.uniform(0.75, 1.0)
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    return [(points * [1, stretch]) @ turn * radius + centre for points in outline]
+    return pose([points * [1, stretch] for points in outline], centre, radius, angle)
+
+
+def pose(outline: list[Points], centre: Points, radius: float, angle: float) -> list[Points]:
+    """Turn an outline (radians, from x to y), scale it and move it."""
+    return [points @ _turn(angle) * radius + centre for points in outline]
+
+
+def _turn(angle: float) -> Points:
+    return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+
+
+def posed_texture(
+    pixels: NDArray[np.float32], centre: Points, radius: float, angle: float, width: int, height: int
+) -> NDArray[np.float32]:
+    """A square texture that spans a unit outline (-1 to 1, both ways), turned, scaled and moved as `pose` does it."""
+    matrix = _turn(angle).T * radius * 2 / len(pixels)  # a pixel of the texture in pixels of the image
+    shift = centre - matrix @ np.full(2, len(pixels) / 2 - 0.5) - 0.5  # between pixel centres
+    warped = cv2.warpAffine(
+        pixels, np.hstack([matrix, shift[:, None]]), (width, height), borderMode=cv2.BORDER_REPLICATE
+    )
+    return np.asarray(warped, np.float32)
+
+
+def silhouette(outline: list[Points], height: int, width: int, fine: int) -> NDArray[np.bool_]:
+    """What an outline covers of an image, (height * fine, width * fine)."""
+    mask = np.zeros((height * fine, width * fine), np.uint8)
+    cv2.fillPoly(mask, [np.round(points * fine * 16 - 8).astype(np.int32) for points in outline], 1, shift=4)
+    return mask.view(np.bool_)
+
+
+def paint(
+    picture: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    surface: NDArray[np.float32],
+    shadow: tuple[float, float, float],
+) -> None:
+    """Put an object into a picture, with its shadow.
+
+    Args:
+        picture: (height, width, 3), changed in place.
+        mask: what the object covers, several times as large.
+        surface: (height, width, 3).
+        shadow: how far to the right and down it lies, in pixels, and how dark it is, 0 to 1.
+    """
+    height, width = picture.shape[:2]
+    alpha = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)[..., None]
+    right, down, strength = shadow
+    moved = cv2.warpAffine(alpha, np.array([[1, 0, right], [0, 1, down]]), (width, height))
+    picture *= 1 - strength * cv2.GaussianBlur(moved, (0, 0), 1.5)[..., None]
+    picture += alpha * (surface - picture)
 
 
 def _regular(corners: int) -> Points:

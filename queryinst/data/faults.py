@@ -101,6 +101,45 @@ RULES = {
     ),
 }
 
+VIDEO_RULES = {  # the kinds that only video has
+    **_rules(
+        "error",
+        ("not-youtube-vis", "not a YouTube-VIS annotation file", "give one with lists videos, annotations, categories"),
+        ("no-ground-truth", "there are no annotations", "those of its val and test are secret: keep training videos"),
+        ("no-videos", "there are no videos", "list the videos in `videos`"),
+        ("duplicate-videos-id", "two videos have one id", "give each video its own id; do not just join two files"),
+        ("file-names", "a video has no list of file names", "list its frames, from the folder, in file_names"),
+        ("video-empty", "a video has no frames", "list them, or remove the video"),
+        ("video-length", "a video's length is not the number of its frames", "correct `length`, or leave it out"),
+        ("dangling-video", "an annotation names an unlisted video", "add the video, or remove the annotation"),
+        ("segmentations-length", "not one mask a frame", "write one, or null, for every frame of the video"),
+        ("bboxes-length", "not one box a frame", "write one, or null, for every frame of the video"),
+        ("areas-length", "not one area a frame", "write one, or null, for every frame, or leave `areas` out"),
+        ("half-visible", "a frame has a box without a mask, or a mask without a box", "both are there, or both null"),
+        ("duplicate-frame", "two frames name one file", "was a video listed twice, or cut with an overlap?"),
+        ("shared-video", "a video is in both train and val", "remove it from one; val scores would be too good"),
+    ),
+    **_rules(
+        "warning",
+        ("never-visible", "an object is seen in no frame", "it is left out: remove it, or draw its masks"),
+        ("duplicate-track", "two objects of a video have the same mask", "are they one, with two annotations?"),
+        ("frames-unordered", "frames are not in the order of their names", "time runs as file_names are written"),
+        ("frames-mixed", "a video's frames are in several folders", "is it one video, or several?"),
+        ("video-single-frame", "a video has a single frame", "nothing moves in it; it is paired with itself"),
+        ("video-without-objects", "a video has no objects", "train leaves it out unless data.keep_empty=true"),
+    ),
+}
+OF_IMAGES = (  # the kinds that video cannot have
+    *("not-coco", "no-images", "duplicate-images-id", "file-name", "dangling-image", "area-all-zero", "duplicate-file"),
+    *("shared-image", "duplicate-object", "image-without-objects"),
+)
+ALL_RULES = RULES | VIDEO_RULES
+
+
+def rules_of(video: bool) -> dict[str, Rule]:
+    """The kinds that images, or video, can have."""
+    return {code: rule for code, rule in ALL_RULES.items() if code not in OF_IMAGES} if video else RULES
+
 
 def plain(text: str) -> str:
     """Text that every terminal takes on one line: half characters and line breaks become escapes."""
@@ -117,7 +156,7 @@ class Finding(NamedTuple):
 
     @property
     def rule(self) -> Rule:
-        return RULES[self.code]
+        return ALL_RULES[self.code]
 
 
 class Findings:
@@ -135,8 +174,8 @@ class Findings:
             first.append(plain(where))
 
     def __iter__(self) -> Iterator[Finding]:
-        """Errors before warnings, as RULES has them."""
-        order = {code: (rule.severity, number) for number, (code, rule) in enumerate(RULES.items())}
+        """Errors before warnings, as the tables have them."""
+        order = {code: (rule.severity, number) for number, (code, rule) in enumerate(ALL_RULES.items())}
         for key in sorted(self._counts, key=lambda key: order[key[0]]):
             yield Finding(*key, self._counts[key], self._first[key])
 

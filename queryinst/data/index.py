@@ -21,9 +21,9 @@ from safetensors.numpy import save_file
 
 from queryinst.errors import UserError
 
-FORMAT = "queryinst annotations 1"
+FORMAT = "queryinst annotations 2"
 SMALLEST = 16_000_000  # bytes: a smaller file is parsed in a second, and leaves no index
-KEPT = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore", "segmentation")
+KEPT = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore", "segmentation", "track")
 ARRAYS = {
     "ids": np.dtype(np.int64),  # (images,)
     "order": np.dtype(np.int64),  # (images,) positions by ascending id
@@ -34,6 +34,7 @@ ARRAYS = {
     "texts": np.dtype(np.uint8),  # JSON, one list of annotations an image after another
     "text_ends": np.dtype(np.int64),  # (images + 1,) from 0
     "categories": np.dtype(np.uint8),  # JSON
+    "videos": np.dtype(np.uint8),  # JSON, of video: without the frames' names
 }
 
 
@@ -78,6 +79,10 @@ class Index:
         """The file's `categories`."""
         return json.loads(self.arrays["categories"].tobytes())
 
+    def videos(self) -> list[dict[str, Any]]:
+        """The videos that the images are frames of, one after another; none where they are just images."""
+        return json.loads(self.arrays["videos"].tobytes())
+
     def _piece(self, name: str, position: int) -> bytes:
         begin, end = self.arrays[f"{name}_ends"][position : position + 2].tolist()
         return self.arrays[f"{name}s"][begin:end].tobytes()
@@ -109,6 +114,7 @@ def build(content: dict[str, Any], is_learnable: Callable[[dict[str, Any], int, 
             "texts": _joined(texts),
             "text_ends": _ends(texts),
             "categories": _joined([json.dumps(content["categories"]).encode()]),
+            "videos": _joined([json.dumps(content.get("videos", [])).encode()]),
         }
     )
 
@@ -121,13 +127,13 @@ def _ends(pieces: list[bytes]) -> NDArray[np.int64]:
     return np.cumsum([0, *map(len, pieces)], dtype=np.int64)
 
 
-def digest_of(path: Path) -> str:
+def digest_of(path: Path, prefix: str = "") -> str:
     """What the index of a file is known by, or nothing for a file that is small or cannot be read."""
     try:
         if path.stat().st_size < SMALLEST:
             return ""
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return prefix + hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:  # reading it will say what is wrong
         return ""
 

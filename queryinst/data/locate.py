@@ -10,7 +10,7 @@ from queryinst.errors import UserError
 class Located(NamedTuple):
     """Paths of one split."""
 
-    annotations: Path  # the COCO file
+    annotations: Path  # the COCO or YouTube-VIS file
     images: Path  # the folder
     hint: str  # ends the sentence where one of the two is not there
 
@@ -18,9 +18,11 @@ class Located(NamedTuple):
 def locate(data: DataConfig, split: str, hint: str | None = None) -> Located:
     """The paths of "train" or "val". Raises UserError where even the root does not exist."""
     root = Path(data.root)
+    source = "YouTube-VIS" if data.video else "COCO"
+    address = "https://youtube-vos.org/dataset/vis" if data.video else "https://cocodataset.org/#download"
     hint = hint or (
         f" (data.root={data.root}; set data.root=FOLDER, data.{split}_annotations=FILE and data.{split}_images=FOLDER "
-        "to yours; COCO itself is at https://cocodataset.org/#download)"
+        f"to yours; {source} itself is at {address})"
     )
     if not root.is_dir():
         raise UserError(f"the data folder {root} does not exist{hint}")

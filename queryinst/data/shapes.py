@@ -9,8 +9,6 @@ polygons, uncompressed and compressed RLE. The rest of the framework knows the r
 """
 
 import json
-import sys
-import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -19,11 +17,10 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
 from queryinst.config import ShapesConfig
-from queryinst.data.drawing import OUTLINES, Points, Rng, background, place, texture, typical
-from queryinst.errors import UserError
+from queryinst.data.drawing import OUTLINES, Rng, background, paint, place, silhouette, texture, typical
+from queryinst.data.folder import make_folder
 from queryinst.ops.masks import LocalMask, encode, run_lengths
 
 VERSION = 2  # of what is drawn; part of the data set's fingerprint
@@ -59,25 +56,7 @@ def make(root: Path, config: ShapesConfig) -> None:
     Raises:
         UserError: `root` holds something else.
     """
-    wanted = fingerprint(config)
-    try:
-        if root.exists() and any(root.iterdir()):
-            _check_same(root, wanted)
-            return
-        root.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"the data cannot be made in {root} ({error.strerror}); set data.root=FOLDER") from None
-    with tempfile.TemporaryDirectory(prefix=f"{root.name}.partial-", dir=root.parent) as temporary:
-        partial = Path(temporary) / root.name
-        for split, count in (("train", config.train), ("val", config.val)):
-            numbers = track(range(count), f"making {root}: {split}", transient=True, disable=not sys.stdout.isatty())
-            _write(partial, split, numbers, config)
-        if root.exists():
-            root.rmdir()
-        try:
-            partial.rename(root)
-        except OSError:  # another process was faster
-            _check_same(root, wanted)
+    make_folder(root, fingerprint(config), lambda folder, split, indices: _write(folder, split, indices, config))
 
 
 def _write(root: Path, split: str, indices: Iterable[int], config: ShapesConfig) -> None:
@@ -104,22 +83,10 @@ def _write(root: Path, split: str, indices: Iterable[int], config: ShapesConfig)
     (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
 
 
-def _check_same(root: Path, wanted: dict[str, Any]) -> None:
-    try:
-        found = json.loads((root / "annotations" / "instances_val.json").read_text())["info"]["made_from"]
-    except (OSError, ValueError, KeyError, TypeError):
-        found = None
-    if found != wanted:
-        raise UserError(
-            f"{root} holds {'other data' if found is None else f'shapes made from {found}'}, not shapes made from "
-            f"{wanted}: give another folder with data.root=FOLDER, or delete it and it is made again"
-        )
-
-
 def draw(config: ShapesConfig, split: str, index: int) -> tuple[Picture, list[Annotation]]:
     """One image (H, W, 3) uint8 RGB and its annotations, without ids."""
     rng = np.random.default_rng([config.seed, list(FIRST_ID).index(split), index])
-    width, height = _size(rng, config.side)
+    width, height = image_size(rng, config.side)
     scene = _Scene(rng, width, height)
     if rng.random() < 0.03:
         return scene.finish(), []
@@ -131,9 +98,15 @@ def draw(config: ShapesConfig, split: str, index: int) -> tuple[Picture, list[An
     return scene.finish(), scene.annotations()
 
 
-def _size(rng: Rng, side: int) -> tuple[int, int]:
+def image_size(rng: Rng, side: int) -> tuple[int, int]:
+    """Width and height."""
     short = side * 3 // 4
     return [(side, side), (side, short), (short, side)][rng.choice(3, p=[0.6, 0.2, 0.2])]
+
+
+def shadow_of(rng: Rng) -> tuple[float, float, float]:
+    """An object's shadow, as `paint` takes it."""
+    return rng.uniform(1, 4), rng.uniform(1, 4), rng.uniform(0.2, 0.6)
 
 
 def _radius(rng: Rng, side: int) -> float:
@@ -175,22 +148,17 @@ class _Scene:
             self._paint(mask, 3)
             self.crowds.add(len(self.areas))
 
-    def _silhouette(self, outline: list[Points]) -> NDArray[np.bool_]:
-        mask = np.zeros(self.owner.shape, np.uint8)
-        cv2.fillPoly(mask, [np.round(points * FINE * 16 - 8).astype(np.int32) for points in outline], 1, shift=4)
-        return mask.view(np.bool_)
+    def _silhouette(self, outline: list[NDArray[np.float64]]) -> NDArray[np.bool_]:
+        return silhouette(outline, self.height, self.width, FINE)
 
     def _covered(self, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
         """How much of each object drawn so far `mask` covers."""
         return np.bincount(self.owner[mask], minlength=len(self.areas) + 1)[1:]
 
     def _paint(self, mask: NDArray[np.bool_], category: int) -> None:
-        alpha = cv2.resize(mask.astype(np.float32), (self.width, self.height), interpolation=cv2.INTER_AREA)[..., None]
-        right, down = self.rng.uniform(1, 4), self.rng.uniform(1, 4)
-        moved = cv2.warpAffine(alpha, np.array([[1, 0, right], [0, 1, down]]), (self.width, self.height))
-        self.picture *= 1 - self.rng.uniform(0.2, 0.6) * cv2.GaussianBlur(moved, (0, 0), 1.5)[..., None]
+        shadow = shadow_of(self.rng)
         colours = typical(self.rng, list(CATEGORIES).index(category), len(CATEGORIES))
-        self.picture += alpha * (texture(self.rng, self.width, self.height, colours) - self.picture)
+        paint(self.picture, mask, texture(self.rng, self.width, self.height, colours), shadow)
         self.visible = [*(self.visible - self._covered(mask)).tolist(), int(np.count_nonzero(mask))]
         self.areas.append(self.visible[-1])
         self.categories.append(category)

@@ -33,6 +33,7 @@ class Instances:
     outlines: list[Polygons | LocalMask]  # G of them
     scale: Array = field(default_factory=lambda: np.ones(2))  # x, y: pixels of the frame per pixel of an outline
     offset: Array = field(default_factory=lambda: np.zeros(2))
+    tracks: NDArray[np.int64] | None = None  # (G,) in video: equal for the same object of the same video
 
     @classmethod
     def none(cls) -> Instances:
@@ -159,6 +160,7 @@ class Geometry:
             [instances.outlines[index] for index in kept],
             instances.scale * self.scale,
             instances.offset * self.scale + self.offset,
+            None if instances.tracks is None else instances.tracks[kept],
         )
 
 

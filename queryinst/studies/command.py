@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from queryinst.errors import SaidElsewhere, Stopped, UserError, nearest
 from queryinst.rules import check
-from queryinst.settings import walk
+from queryinst.settings import kind_of, walk
 from queryinst.studies import sweep, sweep_table
 from queryinst.studies.processes import end_with_parent, exit_code, is_first
 
@@ -68,6 +68,12 @@ def command(
                 sys.exit(2)
             except (HydraException, OmegaConfBaseException) as error:
                 _say(UserError(explain(error, schema)))
+                sys.exit(2)
+            except AssertionError as error:
+                sentence = _below_nothing(error, sys.argv[1:], schema)
+                if not sentence:
+                    raise
+                _say(UserError(sentence))
                 sys.exit(2)
             except Stopped as stop:
                 sys.exit(exit_code(stop.code))
@@ -132,6 +138,31 @@ def compose(config_name: str, schema: type[Any], overrides: list[str]) -> Any:
             return typed(hydra.compose(config_name, overrides), schema)
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(explain(error, schema)) from None
+        except AssertionError as error:
+            sentence = _below_nothing(error, overrides, schema)
+            if not sentence:
+                raise
+            raise UserError(sentence) from None
+
+
+def _below_nothing(error: AssertionError, words: list[str], schema: type[Any]) -> str | None:
+    """One sentence where OmegaConf stumbled over a setting below a part that may be empty, and is; otherwise None."""
+    frame = error.__traceback__
+    while frame and frame.tb_next:
+        frame = frame.tb_next
+    if not frame or not frame.tb_frame.f_globals["__name__"].startswith("omegaconf"):
+        return None
+    optional = [key for key, entry, value in walk(schema()) if value is None and kind_of(entry)]
+    for word in words:
+        name = word.lstrip("+~").partition("=")[0]
+        if any(name.startswith(f"{key}.") for key in optional):
+            part = name.rpartition(".")[0]
+            group, *_, key = part.split(".")
+            filled = re.compile(rf"^{'  ' * part.count('.')}{key}:", re.MULTILINE)  # in a file that sets `group:`
+            options = sorted(p.stem for p in (CONF / group).glob("*.yaml") if filled.search(p.read_text()))
+            choose = f": choose {' or '.join(f'{group}={option}' for option in options)}" if options else ""
+            return f"{name} cannot be set, since {part} is empty here{choose}"
+    return None
 
 
 def explain(error: Exception, schema: type[Any]) -> str:

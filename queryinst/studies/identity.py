@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from queryinst.config import TrainConfig
-from queryinst.data import shapes
+from queryinst.data.embedded import fingerprint
 from queryinst.errors import UserError
 from queryinst.settings import walk
 
@@ -22,8 +22,9 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     for key in ("weights", "backbone.weights"):
         if values[key] and values[key] != "imagenet":
             values[key] = _digest(Path(values[key]), key)
-    if config.data.shapes:
-        values["data"] = shapes.fingerprint(config.data.shapes)
+    made = fingerprint(config.data)
+    if made:
+        values["data"] = made
     else:
         root = Path(config.data.root)
         for split, name in (("train", config.data.train_annotations), ("val", config.data.val_annotations)):

@@ -59,9 +59,9 @@ def run(config: TrainConfig) -> Path:
 
 def _data(config: TrainConfig) -> "CocoDataModule":
     """The data, opened and checked before anything is written."""
-    from queryinst.data.datamodule import CocoDataModule
+    from queryinst.data.datamodule import data_module
 
-    data = CocoDataModule(config.data, config.augmentation, config.seed, config.trainer.accumulate)
+    data = data_module(config)
     data.prepare_data()
     data.check()
     return data

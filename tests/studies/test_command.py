@@ -23,7 +23,7 @@ from queryinst.studies.command import compose
         ("model.num_stages=abc", r"model\.num_stages: value 'abc' .* cannot be read as a whole number"),
         ("optimizer.lr=fast", r"optimizer\.lr: value 'fast' .* cannot be read as a number"),
         ("seed=true", r"seed: value 'True' .* cannot be read as a whole number"),
-        ("data=cocoo", "data has no option 'cocoo'; it has coco, shapes, shapes_tiny; did you mean 'coco'"),
+        ("data=cocoo", "data has no option 'cocoo'; it has coco, shapes, .*, youtube_vis; did you mean 'coco'"),
         ("logger=[csv,wandbb]", "logger has no option 'wandbb'; .* did you mean 'wandb'"),
         ("+experiment=1x_pro10", "experiment has no option '1x_pro10'; .* did you mean '1x_pro100'"),
         ("+experimnt=1x_pro100", "unknown setting 'experimnt'; did you mean 'experiment'"),
@@ -102,6 +102,30 @@ def test_a_command_says_it_without_a_traceback(run: object, tmp_path: Path, monk
         assert text.startswith("error: ")
         assert len(text.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["data.video.reference_range=3"],
+            r"data\.video is empty here: choose data=shapes_video or .*data=youtube_vis",
+        ),
+        (["+data.video.reference_range=3"], r"data\.video\.reference_range cannot be set, since data\.video is empty"),
+        (["data=coco", "data.shapes.train=3"], r"data\.shapes is empty here: choose data=shapes or data=shapes_tiny$"),
+        (
+            ["data=youtube_vis", "data.video.shapes.train=3"],
+            r"video\.shapes is empty here: choose data=shapes_video or",
+        ),
+        (["model.association.width=3"], r"model\.association\.width cannot be set, since model\.association is empty"),
+    ],
+)
+def test_a_setting_below_nothing(run: Run, words: list[str], sentence: str):
+    code, text = run("train", *words)
+    assert (code, text.count("\n")) == (2, 1)
+    with pytest.raises(UserError, match=sentence) as raised:
+        compose("config", TrainConfig, words)
+    assert text == f"error: {raised.value}\n"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,12 @@ from queryinst.studies.compare.groups import Group, baseline, group
 from queryinst.studies.compare.noise import KINDS, Difference, Noise
 from queryinst.studies.compare.runs import CURVES, MATCHES, Found, Run
 
-VALIDATION = ("data.val", "data.shapes.val", "data.shapes.side", "data.shapes.seed", "trainer.max_val_batches")
+VALIDATION = (
+    "data.val",
+    "trainer.max_val_batches",
+    *(f"data.shapes.{key}" for key in ("val", "side", "seed")),
+    *(f"data.video.shapes.{key}" for key in ("val", "side", "seed", "frames")),
+)
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,9 @@ def group(runs: Sequence[Run]) -> list[Group]:
     identities = [_flat(run.result["identity"]) for run in runs]
     keys = [key for key in dict.fromkeys(key for values in identities for key in values) if key != "seed"]
     varying = [key for key in keys if len({repr(values.get(key)) for values in identities}) > 1]
-    # `data.side` is the generator's word for `data.shapes.side`
-    varying = [key for key in varying if f"data.shapes.{key.removeprefix('data.')}" not in varying]
+    # `data.side` is the generators' word for `data.shapes.side` and `data.video.shapes.side`
+    for place in ("data.shapes", "data.video.shapes"):
+        varying = [key for key in varying if f"{place}.{key.removeprefix('data.')}" not in varying]
     together: dict[str, list[int]] = {}
     for index, values in enumerate(identities):
         together.setdefault(repr([values.get(key) for key in varying]), []).append(index)
