@@ -44,21 +44,33 @@ class VideoConfig:
 
 @dataclass
 class TrackerConfig:
-    """Linking the detections of a frame to the tracks so far, online (reference, 6.4)."""
+    """Linking the detections of a frame to the tracks so far, online (reference, 6.4): `tracking/tracker.py`."""
 
     by: str = setting(
         "embedding",
-        "what tells instances apart: embeddings with box, class and score; box, class and score; or the query",
-        choices=("embedding", "iou", "query"),
+        "what tells instances apart: embeddings with box, class and score; box and class; the query; or, to see what "
+        "perfect linking of the same detections would give, the ground truth of an evaluation",
+        choices=("embedding", "iou", "query", "truth"),
         identity="set",
     )
     score: float = setting(0.05, "lowest score of a detection that takes part", at_least=0, at_most=1, identity="set")
+    max_detections: int = setting(100, "detections of a frame that take part, at most", at_least=1, identity="set")
     birth_score: float = setting(
         0.3, "lowest score of a detection that begins a track", at_least=0, at_most=1, identity="set"
     )
+    duplicate_iou: float = setting(
+        0.7,
+        "box overlap with a better detection that has a track, from which a detection begins none; 1: the same box",
+        above=0,
+        at_most=1,
+        identity="set",
+    )
     iou_weight: float = setting(2.0, "weight of the overlap with the track's last box", at_least=0, identity="set")
-    class_weight: float = setting(10.0, "weight of being of the track's class", at_least=0, identity="set")
+    class_weight: float = setting(3.0, "what it costs to continue a track of another class", at_least=0, identity="set")
     score_weight: float = setting(1.0, "weight of the logarithm of the score", at_least=0, identity="set")
+    min_iou: float = setting(
+        0.3, "by=iou: lowest overlap that continues a track", at_least=0, at_most=1, identity="set"
+    )
     momentum: float = setting(
         0.5, "share of a track's embedding that stays when it is seen again", at_least=0, at_most=1, identity="set"
     )

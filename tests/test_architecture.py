@@ -12,8 +12,8 @@ PACKAGE = ROOT / "queryinst"
 FILES = sorted(PACKAGE.rglob("*.py"))
 COMMANDS = {"train", "evaluate", "predict", "convert", "doctor", "benchmark", "compare"}
 
-# What each part may import besides itself: config, structures, ops <- models | criterion <- data | evaluation |
-# visualize | checkpoints <- lightning <- studies <- commands. What is measured is below the benchmarks.
+# What each part may import besides itself: config, structures, ops <- models | criterion | tracking <- data |
+# evaluation | visualize | checkpoints <- lightning <- studies <- commands. What is measured is below the benchmarks.
 BASE = {"errors", "settings", "config", "video_config", "rules", "structures", "ops"}
 READERS = {"data", "evaluation", "visualize", "checkpoints"}
 MAY_IMPORT = {
@@ -27,10 +27,11 @@ MAY_IMPORT = {
     "structures": {"ops"},
     "models": BASE,
     "criterion": BASE,
-    **{part: BASE | {"models", "criterion"} for part in READERS},
+    "tracking": BASE,
+    **{part: BASE | {"models", "criterion", "tracking"} for part in READERS},
     "benchmarks": BASE | {"data"},
-    "lightning": BASE | {"models", "criterion"} | READERS,
-    "studies": BASE | {"models", "criterion", "lightning", "rules", ""} | READERS,
+    "lightning": BASE | {"models", "criterion", "tracking"} | READERS,
+    "studies": BASE | {"models", "criterion", "tracking", "lightning", "rules", ""} | READERS,
 }
 ONLY_IN = {
     "pytorch_lightning": ("lightning/", "data/datamodule.py"),
@@ -38,7 +39,7 @@ ONLY_IN = {
     "omegaconf": ("studies/",),
     "wandb": ("lightning/loggers.py", "lightning/report.py", "lightning/callbacks/", "studies/compare/upload.py"),
     "wandb_workspaces": ("studies/compare/upload.py",),
-    "scipy": ("criterion/matcher.py", "studies/compare/noise.py"),
+    "scipy": ("criterion/matcher.py", "tracking/", "evaluation/identity.py", "studies/compare/noise.py"),
     "matplotlib": ("visualize/plots.py", "visualize/figures.py", "studies/compare/figures.py"),
     "jinja2": ("studies/compare/write.py",),
 }

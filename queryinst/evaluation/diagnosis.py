@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from queryinst.ops import masks as mask_ops
+
 Array = NDArray[np.float64]
 
 FITS = 0.5  # IoU from which a box or mask counts as found
@@ -232,19 +234,11 @@ def _wrong_masks(scenes: list[Scene]) -> str | None:
         fits = (scene.iou(scene.truth_boxes) >= FITS) & (scene.classes[:, None] == scene.truth_classes)
         for index in np.flatnonzero(fits.any(axis=0))[: MOST_MASKS - len(overlaps)]:
             result = scene.found[int(fits[:, index].argmax())]["segmentation"]
-            mask = _as_rle(scene.truth[index]["segmentation"], *result["size"])
+            mask = mask_ops.compressed(scene.truth[index]["segmentation"], *result["size"])
             overlaps.append(float(coco_mask.iou([result], [mask], [0])[0, 0]))
     if not overlaps or np.median(overlaps) >= 0.3:
         return None
     return (
         f"boxes and classes are right, but masks are not (their median IoU is {np.median(overlaps):.2f}): "
         "compare `segmentation` and `bbox` of the annotations, and look at the mask loss"
-    )
-
-
-def _as_rle(segmentation: Any, height: int, width: int) -> Any:
-    if isinstance(segmentation, list):
-        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    return (
-        coco_mask.frPyObjects(segmentation, height, width) if isinstance(segmentation["counts"], list) else segmentation
     )

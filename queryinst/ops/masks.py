@@ -115,6 +115,13 @@ def decode(rle: Rle) -> LocalMask:
     return LocalMask(bitmap[rows[0] : rows[-1] + 1].astype(np.uint8), int(left), int(rows[0]))
 
 
+def compressed(mask: Any, height: int, width: int) -> Rle:
+    """A mask as annotation files have it as compressed RLE: flat polygons, or RLE, compressed or not."""
+    if isinstance(mask, list):
+        return coco_mask.merge(coco_mask.frPyObjects(mask, height, width))
+    return coco_mask.frPyObjects(mask, height, width) if isinstance(mask["counts"], list) else mask
+
+
 def bounds(rle: Rle) -> tuple[float, float, float, float]:
     """x1, y1, x2, y2 of the ones of an RLE, compressed or not; all 0 where there are none."""
     code = coco_mask.frPyObjects(rle, *rle["size"]) if isinstance(rle["counts"], list) else rle

@@ -1,0 +1,1 @@
+"""Linking instances from frame to frame of a video."""
