@@ -30,11 +30,24 @@ class PredictConfig:
     """`python -m queryinst.predict`"""
 
     checkpoint: str = setting(REQUIRED, "checkpoint of a training run")
-    source: str = setting(REQUIRED, "image file or folder of images")
+    source: str = setting(
+        REQUIRED, "image, folder of images, pattern such as photos/*.jpg, video, or a camera's number"
+    )
     output: str = setting("predictions", "folder for the overlays and predictions.json")
     score: float = setting(0.3, "lowest score of a detection that is drawn and written", at_least=0, at_most=1)
+    classes: list[str] = setting([], "names or category ids of the classes to look for; empty: all")
+    one_class: bool = setting(False, "only the best class of each query; else each class above the score")
+    nms: float | None = setting(
+        None, "of two masks of a class with an IoU above this, keep the better; empty: keep both", at_least=0, at_most=1
+    )
+    max_detections: int | None = setting(None, "most detections of an image; empty: as in training", at_least=1)
+    overlays: bool = setting(True, "draw what is found: a PNG file an image, or an MP4 file of a video")
+    cutouts: bool = setting(False, "write each instance as a PNG file with a transparent ground")
+    stages: int | None = setting(None, "how many of the model's stages to run; empty: all", at_least=1)
+    proposals: int | None = setting(None, "how many proposals go on after the first stage; empty: all", at_least=1)
     batch_size: int = setting(4, "images at a time", at_least=1)
-    num_workers: int = setting(0, "loader processes", at_least=0)
+    num_workers: int = setting(2, "threads that read, and threads that draw and write", at_least=1)
+    precision: str = setting("fp32", "what the network computes in", choices=("fp32", "bf16"))
     accelerator: str = setting("auto", "what to compute on", choices=ACCELERATORS)
 
 

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -16,7 +16,7 @@ os.environ.setdefault("WANDB_SILENT", "true")
 import pytest
 import torch
 
-from queryinst.config import BackboneConfig, ModelConfig, ShapesConfig
+from queryinst.config import AugmentationConfig, BackboneConfig, ModelConfig, ShapesConfig, TrainConfig
 from queryinst.models.queryinst import QueryInst
 from queryinst.structures import Batch, Targets
 from queryinst.video_config import ShapesVideoConfig
@@ -149,3 +149,49 @@ def coco_folder(root: Path, content: dict[str, Any], split: str = "val") -> Path
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
     return path
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of 6 queries, 2 stages and the classes cat (4), dog (7), traffic light (90), with lively scores."""
+    from queryinst.checkpoints.load import Checkpoint, save
+
+    torch.manual_seed(0)
+    config = TrainConfig(
+        model=ModelConfig(**SMALL),
+        backbone=BackboneConfig(name="tiny", frozen_stages=-1, norm="batch"),
+        augmentation=AugmentationConfig(test_short_side=64, long_side=96),
+    )
+    model = QueryInst(config.model, config.backbone, 3)
+    for stage in model.stages:
+        torch.nn.init.normal_(stage.box.cls.weight, std=0.5)
+        torch.nn.init.zeros_(stage.box.cls.bias)
+        torch.nn.init.normal_(stage.mask.logits.weight, std=5.0)
+    path = tmp_path_factory.mktemp("untrained") / "model.safetensors"
+    weights = {name: value.detach() for name, value in model.state_dict().items()}
+    save(Checkpoint(path, config, [4, 7, 90], ["cat", "dog", "traffic light"], weights), path, {})
+    return path
+
+
+class Camera:
+    """In place of `cv2.VideoCapture`: what a camera does that shows `pictures` (RGB)."""
+
+    pictures: ClassVar[list[Any]] = []
+    index: ClassVar[int] = -1
+
+    def __init__(self, index: int) -> None:
+        type(self).index = index
+        self.left = iter(self.pictures)
+
+    def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
+        return True
+
+    def get(self, key: int) -> float:
+        return -1.0
+
+    def read(self) -> tuple[bool, Any]:
+        picture = next(self.left, None)
+        return picture is not None, None if picture is None else picture[..., ::-1].copy()
+
+    def release(self) -> None:
+        self.left = iter(())

@@ -13,7 +13,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 COMMANDS = {"train", "evaluate", "predict", "convert", "doctor", "benchmark", "compare"}
 
 # What each part may import besides itself: config, structures, ops <- models | criterion | tracking <- data |
-# evaluation | visualize | checkpoints <- lightning <- studies <- commands. What is measured is below the benchmarks.
+# evaluation | visualize | checkpoints <- inference | lightning <- studies <- commands. What is measured is below the
+# benchmarks.
 BASE = {"errors", "settings", "config", "video_config", "rules", "structures", "ops"}
 READERS = {"data", "evaluation", "visualize", "checkpoints"}
 MAY_IMPORT = {
@@ -29,6 +30,7 @@ MAY_IMPORT = {
     "criterion": BASE,
     "tracking": BASE,
     **{part: BASE | {"models", "criterion", "tracking"} for part in READERS},
+    "inference": BASE | {"models", "tracking"} | READERS,
     "benchmarks": BASE | {"data"},
     "lightning": BASE | {"models", "criterion", "tracking"} | READERS,
     "studies": BASE | {"models", "criterion", "tracking", "lightning", "rules", ""} | READERS,
@@ -42,6 +44,8 @@ ONLY_IN = {
     "scipy": ("criterion/matcher.py", "tracking/", "evaluation/identity.py", "studies/compare/noise.py"),
     "matplotlib": ("visualize/plots.py", "visualize/figures.py", "studies/compare/figures.py"),
     "jinja2": ("studies/compare/write.py",),
+    "supervision": ("inference/result.py",),
+    "av": ("inference/film.py",),
 }
 
 

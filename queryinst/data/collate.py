@@ -15,14 +15,11 @@ from queryinst.structures import Batch, Targets
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Pad the images bottom and right to a common multiple of 32 and put the ground truth one after another."""
-    height, width = (max(side) for side in zip(*(sample.image.shape[1:] for sample in samples), strict=True))
-    images = torch.zeros(len(samples), 3, _padded(height), _padded(width), dtype=torch.uint8)
-    for image, sample in zip(images, samples, strict=True):
-        image[:, : sample.image.shape[1], : sample.image.shape[2]] = sample.image
+    """Pad the images and put the ground truth one after another."""
+    images, sizes = pad([sample.image for sample in samples])
     return Batch(
         images=images,
-        sizes=torch.tensor([sample.image.shape[1:] for sample in samples]),
+        sizes=sizes,
         original_sizes=torch.tensor([sample.original_size for sample in samples]),
         image_ids=[sample.image_id for sample in samples],
         targets=join([sample.targets for sample in samples]),
@@ -33,6 +30,16 @@ def collate(samples: list[Sample]) -> Batch:
 def collate_pairs(pairs: list[list[Sample]]) -> Batch:
     """Images 2i and 2i + 1 of the batch are the i-th pair."""
     return collate([sample for pair in pairs for sample in pair])
+
+
+def pad(images: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Images (3, h, w) uint8 on a canvas, padded bottom and right to a multiple of 32, and their sizes (B, 2)."""
+    sizes = torch.tensor([image.shape[1:] for image in images])
+    height, width = sizes.amax(0).tolist()
+    canvas = torch.zeros(len(images), 3, _padded(height), _padded(width), dtype=torch.uint8)
+    for place, image in zip(canvas, images, strict=True):
+        place[:, : image.shape[1], : image.shape[2]] = image
+    return canvas, sizes
 
 
 def join(targets: list[Targets]) -> Targets:

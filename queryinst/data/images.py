@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from queryinst.errors import UserError
 
@@ -19,18 +19,6 @@ class ImageFile:
     path: Path
     height: int
     width: int
-    upright: bool = False  # turn the pixels as the camera's EXIF note says; COCO's files mean them as they are stored
-
-
-def image_file(path: Path, image_id: int) -> ImageFile:
-    """An image that is in no annotation file; its size is read from its header. Raises UserError."""
-    try:
-        with Image.open(path) as picture:
-            lying = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            width, height = picture.size[::-1] if lying else picture.size
-            return ImageFile(image_id, path, height, width, upright=True)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image: {error}") from None
 
 
 def check_header(image: ImageFile) -> None:
@@ -52,7 +40,7 @@ def _require_size(image: ImageFile, height: int, width: int) -> None:
 
 
 def read_image(image: ImageFile) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB.
+    """(H, W, 3) uint8 RGB, as they are stored: COCO's files do not mind what a camera notes of how to turn them.
 
     Raises:
         UserError: the file is missing or damaged, or its size is not what the annotations say.
@@ -64,11 +52,9 @@ def read_image(image: ImageFile) -> NDArray[np.uint8]:
                     f"image {image.id} ({image.path}) has {picture.mode} pixels; convert it to 8 bits a channel"
                 )
             pixels = None
-            if picture.format == "JPEG" and picture.mode == "RGB" and not image.upright:
-                pixels = _decode_jpeg(image.path)
+            if picture.format == "JPEG" and picture.mode == "RGB":
+                pixels = decode_jpeg(image.path)
             if pixels is None:
-                if image.upright:
-                    ImageOps.exif_transpose(picture, in_place=True)
                 pixels = np.asarray(picture.convert("RGB"))
     except FileNotFoundError:
         raise UserError(f"image {image.id} ({image.path}) does not exist") from None
@@ -78,7 +64,7 @@ def read_image(image: ImageFile) -> NDArray[np.uint8]:
     return pixels
 
 
-def _decode_jpeg(path: Path) -> NDArray[np.uint8] | None:
+def decode_jpeg(path: Path) -> NDArray[np.uint8] | None:
     """The pixels that Pillow gives, a quarter sooner; None for what OpenCV cannot read, of which Pillow says why."""
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     pixels = cv2.imdecode(np.fromfile(path, np.uint8), flags)

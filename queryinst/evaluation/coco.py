@@ -124,20 +124,34 @@ def _backend(name: str) -> tuple[Any, Any]:
     return faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster
 
 
-def to_coco(image_id: int, detections: Detections, category_ids: list[int]) -> list[dict[str, Any]]:
-    """Detections of one image as entries of a COCO results file: box as x, y, width, height; mask as compressed RLE."""
-    boxes = detections.boxes.cpu().numpy()
-    masks = detections.masks.cpu().numpy()
+def rles_of(detections: Detections) -> list[mask_ops.Rle]:
+    """The masks of an image as compressed RLE of it, each made in its own box."""
+    boxes, masks = detections.boxes.cpu().numpy(), detections.masks.cpu().numpy()
+    local = (mask_ops.paste(mask, box, detections.size) for mask, box in zip(masks, boxes, strict=True))
+    return [mask_ops.encode(mask, detections.size) for mask in local]
+
+
+def to_coco(
+    image_id: int, detections: Detections, category_ids: Sequence[int], rles: Sequence[mask_ops.Rle] | None = None
+) -> list[dict[str, Any]]:
+    """Detections of one image as entries of a COCO results file: box as x, y, width, height; mask as compressed RLE.
+
+    `rles` are those of the detections, where somebody has made them already.
+    """
     return [
         {
             "image_id": image_id,
             "category_id": category_ids[label],
             "bbox": [float(v) for v in (*box[:2], *(box[2:] - box[:2]))],
             "score": score,
-            "segmentation": _text(mask_ops.encode(mask_ops.paste(mask, box, detections.size), detections.size)),
+            "segmentation": _text(rle),
         }
-        for box, mask, label, score in zip(
-            boxes, masks, detections.labels.tolist(), detections.scores.tolist(), strict=True
+        for box, label, score, rle in zip(
+            detections.boxes.cpu().numpy(),
+            detections.labels.tolist(),
+            detections.scores.tolist(),
+            rles_of(detections) if rles is None else rles,
+            strict=True,
         )
     ]
 

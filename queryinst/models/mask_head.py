@@ -22,7 +22,7 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
-        if len(x) == 0:
+        if len(x) == 0 and self.training:
             bn = self.bn
             return F.relu(
                 F.batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias, training=False, eps=bn.eps)

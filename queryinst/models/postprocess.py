@@ -1,5 +1,8 @@
 """From a stage's output to detections in pixels of the original image (reference, 1.11 and 1.12)."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -9,14 +12,43 @@ from queryinst.ops import boxes as box_ops
 from queryinst.structures import Detections, Output, Rows
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Which pairs of query and class count at all; by default all of them, as average precision asks for."""
+
+    score: float = 0.0  # at least
+    labels: Sequence[int] | None = None  # only these classes; all by default
+    one_class: bool = False  # only the best of a query's classes, whether that is wanted or not
+
+    def of(self, scores: Tensor) -> Tensor:
+        """(B, N, K) scores, with -1 for the pairs that do not count."""
+        allowed = scores >= self.score
+        if self.one_class:
+            allowed &= scores >= scores.amax(-1, keepdim=True)
+        if self.labels is not None:
+            known = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
+            known[list(self.labels)] = True
+            allowed &= known
+        return scores.masked_fill(~allowed, -1.0)
+
+
+EVERYTHING = Wanted()
+
+
 @torch.no_grad()
 def detect(
-    model: QueryInst, output: Output, sizes: Tensor, original_sizes: Tensor, config: PostprocessConfig, stage: int = -1
+    model: QueryInst,
+    output: Output,
+    sizes: Tensor,
+    original_sizes: Tensor,
+    config: PostprocessConfig,
+    stage: int = -1,
+    wanted: Wanted = EVERYTHING,
 ) -> list[Detections]:
-    """The best of queries x classes of each image: no NMS, no score threshold, the class score is the mask's score too.
+    """The best of queries x classes of each image: no NMS, the class score is the mask's score too.
 
     A query may appear with several classes. Mask features are made once for every query that was kept, and the last
-    convolution for the kept class only.
+    convolution for the kept class only; so what is not wanted costs nothing.
 
     Args:
         model, output: the network in evaluation mode, and what its `forward` returned.
@@ -24,6 +56,7 @@ def detect(
         original_sizes: (B, 2) height, width of the image files.
         config: how many to keep, and whether to clip.
         stage: whose classes, boxes and masks; the last by default.
+        wanted: what is left out beforehand; nothing by default.
 
     Returns:
         B detections, best first.
@@ -32,23 +65,24 @@ def detect(
     logits, boxes = output.stages[stage].logits.float(), output.stages[stage].boxes
     batch, number, classes = logits.shape
     kept = min(config.max_detections or number, number * classes)
-    scores, index = logits.sigmoid().flatten(1).topk(kept, dim=1)
+    scores = logits.sigmoid() if wanted == EVERYTHING else wanted.of(logits.sigmoid())
+    scores, index = scores.flatten(1).topk(kept, dim=1)
     query, label = index // classes, index % classes
 
     image = torch.arange(batch, device=query.device)[:, None].expand_as(query)
-    rows = Rows(image.flatten(), query.flatten(), label.flatten())
-    masks = model.predict_masks(output, {stage: rows})[stage].float().sigmoid().unflatten(0, (batch, kept))
-
     extent, original = box_ops.extent(sizes), box_ops.extent(original_sizes)
     boxes = boxes[image, query] / (extent / original)[:, None]
     if config.clip_boxes:
         boxes = box_ops.clip(boxes, original_sizes[:, None])
-    keep = (
-        (boxes[..., 2:] - boxes[..., :2] > config.min_side).all(-1)
-        if config.min_side
-        else torch.ones_like(scores, dtype=torch.bool)
-    )
+    keep = ~(scores < 0)  # a NaN is kept: whoever evaluates names it
+    if config.min_side:
+        keep &= (boxes[..., 2:] - boxes[..., :2] > config.min_side).all(-1)
+
+    rows = Rows(image[keep], query[keep], label[keep])
+    masks = model.predict_masks(output, {stage: rows})[stage].float().sigmoid()
+    counts = keep.sum(1).tolist()
+    columns = (column.split(counts) for column in (boxes[keep], scores[keep], rows.label, masks, rows.query))
     return [
-        Detections(boxes[i], scores[i], label[i], masks[i], (int(height), int(width)), query[i]).take(keep[i])
-        for i, (height, width) in enumerate(original_sizes.tolist())
+        Detections(box, score, kind, mask, (int(height), int(width)), which)
+        for box, score, kind, mask, which, (height, width) in zip(*columns, original_sizes.tolist(), strict=True)
     ]

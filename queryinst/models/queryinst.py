@@ -78,8 +78,8 @@ class QueryInst(nn.Module):
         return self.query(self.pyramid(x), sizes)
 
     def pyramid(self, x: Tensor) -> FeaturePyramid:
-        """Backbone and FPN: normalised images (B, 3, H, W) to P2..P5."""
-        return FeaturePyramid(self.neck(self.backbone(x)), self.aligned)
+        """Backbone and FPN: normalised images (B, 3, H, W) to P2..P5, in the type of the weights."""
+        return FeaturePyramid(self.neck(self.backbone(x.to(self.queries.features.dtype))), self.aligned)
 
     def query(
         self, pyramid: FeaturePyramid, sizes: Tensor, stages: int | None = None, proposals: int | None = None

@@ -46,8 +46,8 @@ def overlay(picture: Picture, masks: Sequence[LocalMask], captions: Sequence[str
             continue
         height, width = mask.bitmap.shape
         part = canvas[mask.top : mask.top + height, mask.left : mask.left + width]
-        inside = mask.bitmap.astype(bool)
-        part[inside] = (part[inside] * (1 - opacity) + np.array(colour(number)) * opacity).astype(np.uint8)
+        blended = np.arange(256)[:, None] * (1 - opacity) + np.array(colour(number)) * opacity  # of byte, channel
+        cv2.copyTo(cv2.LUT(part, blended.astype(np.uint8)[None]), mask.bitmap, part)
         contours, _ = cv2.findContours(mask.bitmap, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(canvas, contours, -1, colour(number), unit, offset=(mask.left, mask.top))
     for number, (mask, caption) in reversed(list(enumerate(zip(masks, captions, strict=True)))):
@@ -57,7 +57,9 @@ def overlay(picture: Picture, masks: Sequence[LocalMask], captions: Sequence[str
 
 
 def _enlarge(picture: Picture, zoom: int) -> Picture:
-    return picture.repeat(zoom, 0).repeat(zoom, 1)
+    if zoom == 1 or not picture.size:
+        return picture.copy()
+    return np.asarray(cv2.resize(picture, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
 
 
 def _caption(canvas: Picture, text: str, left: int, top: int, paint: tuple[int, int, int], unit: int) -> None:
@@ -78,10 +80,14 @@ def predictions(picture: Picture, detections: Detections, names: Sequence[str]) 
 def detected(detections: Detections, names: Sequence[str]) -> Layer:
     """What was found in an image, best first; captions say class and score."""
     found = detections.cpu()
-    labels = found.labels.tolist()
     masks = [paste(mask, box, found.size) for mask, box in zip(found.masks.numpy(), found.boxes.numpy(), strict=True)]
-    captions = [f"{names[label]} {score:.2f}" for label, score in zip(labels, found.scores.tolist(), strict=True)]
-    return Layer(masks, labels, captions)
+    return Layer(masks, found.labels.tolist(), captions(found, names))
+
+
+def captions(detections: Detections, names: Sequence[str]) -> list[str]:
+    """Class and score of each."""
+    rows = zip(detections.labels.tolist(), detections.scores.tolist(), strict=True)
+    return [f"{names[label]} {score:.2f}" for label, score in rows]
 
 
 def grid(rows: Sequence[Sequence[Picture]], headings: Sequence[str], side: int = 320) -> Picture:

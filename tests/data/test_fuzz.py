@@ -17,10 +17,11 @@ from PIL import Image
 from queryinst.config import AugmentationConfig, DataConfig
 from queryinst.data.coco import CocoDataset
 from queryinst.data.datamodule import CocoDataModule
-from queryinst.data.images import ImageFile, check_header, image_file, read_image
+from queryinst.data.images import ImageFile, check_header
 from queryinst.data.transforms import EvaluationGeometry, TrainGeometry
 from queryinst.errors import UserError
 from queryinst.evaluation.coco import CocoEvaluator, table
+from queryinst.inference.pictures import read
 from queryinst.ops.masks import LocalMask, encode
 from queryinst.structures import Detections
 
@@ -211,7 +212,7 @@ def test_annotation_files_with_damaged_text(folder: Path):
 
 def read_all(image: ImageFile) -> str:
     """Read an image in every way there is; gives "fine", or the sentence of the problem that is counted."""
-    for reader in (lambda: read_image(image_file(image.path, 1)), lambda: check_header(image)):
+    for reader in (lambda: read(image.path), lambda: check_header(image)):
         try:
             reader()
         except UserError as error:

@@ -1,0 +1,168 @@
+"""What `source=` means, and the frames of a video."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import Camera
+from PIL import Image
+
+from queryinst.errors import UserError
+from queryinst.inference.film import Film
+from queryinst.inference.pictures import Picture
+from queryinst.inference.sources import Files, Video, open_source
+
+
+def frames(number: int, height: int = 48, width: int = 64) -> list[Picture]:
+    """Frames of one colour each, red grows and blue falls."""
+    colours = [(20 * n + 20, 100, 220 - 20 * n) for n in range(number)]
+    return [np.full((height, width, 3), colour, np.uint8) for colour in colours]
+
+
+def video(path: Path, number: int = 8) -> Path:
+    codec = {".webm": "VP80", ".avi": "MJPG"}.get(path.suffix, "mp4v")
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 10, (64, 48))
+    for frame in frames(number):
+        writer.write(frame[..., ::-1])
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b.png", "a.JPG", "deep/c.png", "deep/er/a.JPG"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image")
+    return tmp_path
+
+
+def names(source: str | Path) -> list[str]:
+    files = open_source(str(source))
+    assert isinstance(files, Files)
+    assert files.total == len(list(files)) == len(files.names)
+    return files.names
+
+
+def test_images(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    assert names(folder / "b.png") == ["b.png"]
+    assert names(folder) == ["a.JPG", "b.png"]
+    assert names(folder / "*.png") == ["b.png"]
+    assert names(folder / "**" / "*") == ["a.JPG", "b.png", "deep/c.png", "deep/er/a.JPG"]
+    assert names(folder / "deep" / "*" / "?.JPG") == ["a.JPG"]
+    monkeypatch.chdir(folder)
+    assert names("**/[ac].*") == ["a.JPG", "deep/c.png", "deep/er/a.JPG"]
+
+
+def test_image_ids_are_those_of_the_names_where_all_have_one(folder: Path):
+    described = [open_source(str(folder)).describe(number) for number in range(2)]
+    assert described == [{"file_name": "a.JPG", "image_id": 1}, {"file_name": "b.png", "image_id": 2}]
+    (folder / "deep" / "er" / "a.JPG").rename(folder / "deep" / "0042.jpg")
+    (folder / "deep" / "c.png").rename(folder / "deep" / "7.png")
+    files = open_source(str(folder / "deep"))
+    assert [files.describe(number)["image_id"] for number in range(2)] == [42, 7]
+    (folder / "deep" / "7.png").rename(folder / "deep" / "42.png")
+    assert [open_source(str(folder / "deep")).describe(number)["image_id"] for number in range(2)] == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.avi", "a.mov", "a.mkv", "a.webm", "a.MP4"])
+def test_videos(tmp_path: Path, name: str):
+    path = video(tmp_path / name.lower()).rename(tmp_path / name)
+    source = open_source(str(path))
+    assert isinstance(source, Video)
+    assert not source.live
+    assert source.rate == pytest.approx(10)
+    assert source.total == 8
+    seen = list(source)
+    assert len(seen) == 8
+    for frame, expected in zip(seen, frames(8), strict=True):
+        assert frame.shape == (48, 64, 3)
+        assert abs(frame.astype(int) - expected).max() < 12, "in this order, and RGB"
+    assert source.seconds(5) == pytest.approx(0.5)
+    assert source.describe(3) == {"file_name": name, "frame": 3, "image_id": 3}
+
+
+def test_an_animated_gif_is_a_video_and_another_is_an_image(tmp_path: Path):
+    first, *others = [Image.fromarray(frame) for frame in frames(4)]
+    first.save(tmp_path / "moving.gif", save_all=True, append_images=others, duration=100)
+    first.save(tmp_path / "still.gif")
+    (tmp_path / "broken.gif").write_bytes(b"GIF89a")
+    moving = open_source(str(tmp_path / "moving.gif"))
+    assert isinstance(moving, Video)
+    assert len(list(moving)) == 4
+    assert names(tmp_path / "still.gif") == ["still.gif"]
+    assert names(tmp_path / "broken.gif") == ["broken.gif"]
+
+
+def test_a_camera_shows_its_frames_when_they_were_taken(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    monkeypatch.setattr(Camera, "pictures", frames(3))
+    camera = open_source("1")
+    assert isinstance(camera, Video)
+    assert (camera.live, camera.total, camera.title, camera.rate) == (True, None, "camera-1", 30)
+    assert [frame[0, 0].tolist() for frame in camera] == [frame[0, 0].tolist() for frame in frames(3)]
+    assert Camera.index == 1
+    assert 0 <= camera.seconds(0) < camera.seconds(1) < camera.seconds(2)
+
+
+def test_what_is_not_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    (tmp_path / "bad.mp4").write_bytes(b"nothing" * 100)
+    for source, sentence in (
+        ("nowhere", "does not exist; give an image"),
+        (str(tmp_path / "*.jpg"), "has no images; looked for .bmp"),
+        (str(tmp_path), "has no images"),
+        (str(tmp_path / "bad.mp4"), "cannot be read as a video"),
+        ("97", "there is no camera 97 here"),
+    ):
+        with pytest.raises(UserError, match=sentence) as error:
+            open_source(source)
+        assert source in str(error.value)
+    assert capfd.readouterr() == ("", ""), "OpenCV and FFmpeg keep silent"
+
+
+def test_a_file_may_be_called_like_a_camera(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder)
+    (folder / "b.png").rename(folder / "0")
+    assert names("0") == ["0"]
+
+
+@pytest.mark.parametrize("av", [True, False])
+def test_a_film_has_the_pictures_that_were_added(tmp_path: Path, av: bool, monkeypatch: pytest.MonkeyPatch):
+    if not av:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    film = Film(tmp_path / "film.mp4", 10)
+    pictures = frames(6, 47, 63)  # H.264 knows even sizes only
+    for number, picture in enumerate(pictures):
+        film.add(picture, number / 10)
+    film.close()
+    seen = Video(str(tmp_path / "film.mp4"))
+    assert seen.rate == pytest.approx(10, abs=0.1)
+    assert seen.total == 6
+    for frame, expected in zip(seen, pictures, strict=True):
+        assert frame.shape == (48, 64, 3)
+        assert abs(frame.astype(int) - expected[0, 0]).max() < 12
+    content = (tmp_path / "film.mp4").read_bytes()
+    assert (b"avc1" in content) == av, "H.264, which browsers play"
+    if av:
+        assert content.index(b"moov") < content.index(b"mdat"), "it plays before it is loaded"
+
+
+def test_a_film_of_a_camera_lasts_as_long_as_it_looked(tmp_path: Path):
+    import av
+
+    film = Film(tmp_path / "film.mp4", 30)
+    for picture, seconds in zip(frames(4), (0.0, 0.5, 0.6, 3.0), strict=True):
+        film.add(picture, seconds)
+    film.close()
+    with av.open(str(tmp_path / "film.mp4")) as file:
+        assert [frame.time for frame in file.decode(video=0)] == pytest.approx([0.0, 0.5, 0.6, 3.0], abs=1e-3)
+
+
+def test_a_film_that_cannot_be_written(tmp_path: Path):
+    film = Film(tmp_path / "no" / "film.mp4", 10)
+    with pytest.raises(UserError, match="cannot be written"):
+        film.add(frames(1)[0], 0.0)
+    film.close()
+    Film(tmp_path / "empty.mp4", 10).close()
+    assert list(tmp_path.iterdir()) == []
