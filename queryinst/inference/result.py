@@ -125,7 +125,8 @@ class Result:
 
     def draw(self, opacity: float = 0.45) -> Picture:
         """The image with masks, contours, classes and scores; a small image is drawn several times as large."""
-        return draw.overlay(self.image, self.local_masks, draw.captions(self.detections, self.classes.names), opacity)
+        captions = draw.captions(self.detections, self.classes.names)
+        return draw.overlay(self.image, self.local_masks, captions, opacity, draw.tracks_of(self.detections))
 
     def save(self, path: str | Path) -> None:
         """Write the drawn image; the suffix says in which format. Raises UserError."""

@@ -56,7 +56,7 @@ class Pictures(pl.Callback):
         truth = [annotated(image, self.source) for image in images]
         predicted = [draw.detected(found[image.id].above(self.score), names) for image in images]
         rows = [
-            [draw.overlay(of_image, layer.masks, layer.captions) for layer in layers]
+            [draw.overlay(of_image, layer.masks, layer.captions, numbers=layer.numbers) for layer in layers]
             for of_image, *layers in zip(pixels, truth, predicted, strict=True)
         ]
         half = -(-len(rows) // 2)  # two images side by side
