@@ -1,10 +1,13 @@
 """What the commands besides training are asked for. Every setting of a model and its training is in `config.py`."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from queryinst.config import ACCELERATORS, DataConfig
-from queryinst.settings import REQUIRED, setting
+from queryinst.settings import REQUIRED, changes_of, setting
+from queryinst.video_config import TrackerConfig
 
+TrackerChanges = changes_of(TrackerConfig)
 
 @dataclass
 class EvaluateConfig:
@@ -20,6 +23,7 @@ class EvaluateConfig:
     )
     batch_size: int | None = setting(None, "images at a time; empty: as in training", at_least=1)
     num_workers: int = setting(2, "loader processes", at_least=0)
+    tracker: Any = field(default_factory=TrackerChanges)  # of a model for video; what is left out is as in training
     backend: str = setting("pycocotools", "who computes average precision", choices=("pycocotools", "faster_coco_eval"))
     output: str | None = setting(None, "write the metrics to this JSON file")
     accelerator: str = setting("auto", "what to compute on", choices=ACCELERATORS)

@@ -1,7 +1,7 @@
 """The conductor: which object does what in a training and a validation step."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from queryinst.config import OptimizerConfig, PostprocessConfig, ScheduleConfig
 from queryinst.criterion.criterion import TERMS, Criterion
 from queryinst.criterion.matcher import NonFiniteError
 from queryinst.errors import UserError
-from queryinst.evaluation.coco import CocoEvaluator
+from queryinst.lightning.kinds import Evaluator
 from queryinst.lightning.optimizer import learning_rate, optimizer
 from queryinst.models.postprocess import detect
 from queryinst.models.queryinst import QueryInst
@@ -40,7 +40,7 @@ class QueryInstModule(pl.LightningModule):
     def __init__(
         self,
         model: QueryInst,
-        evaluators: dict[int, CocoEvaluator],
+        evaluators: Mapping[int, Evaluator],
         postprocess: PostprocessConfig,
         training: "Training | None" = None,
         record: dict[str, Any] | None = None,

@@ -1,0 +1,52 @@
+"""Images or video: what differs in a run, chosen by its data, here and nowhere else."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import pytorch_lightning as pl
+
+from queryinst.config import CallbacksConfig
+from queryinst.data.coco import CocoFile
+from queryinst.data.youtube_vis import VideoFile
+from queryinst.evaluation import coco, youtube_vis
+from queryinst.evaluation.coco import CocoEvaluator
+from queryinst.evaluation.youtube_vis import VideoEvaluator
+from queryinst.lightning.callbacks.pictures import Pictures
+from queryinst.lightning.callbacks.strips import Strips
+from queryinst.structures import Detections
+from queryinst.video_config import TrackerConfig
+
+
+class Evaluator(Protocol):
+    """Judges detections image by image, or frame by frame; `diagnosis` says why AP is nearly 0, where it is."""
+
+    diagnosis: str
+
+    def reset(self) -> None: ...
+
+    def update(self, image_ids: list[int], detections: list[Detections]) -> None: ...
+
+    def compute(self) -> dict[str, float]: ...
+
+
+def evaluator(
+    source: CocoFile, tracker: TrackerConfig, backend: str = "pycocotools", keep_matches: bool = False
+) -> CocoEvaluator | VideoEvaluator:
+    """Who judges what is found in a data set: COCO's average precision, or that of YouTube-VIS with a tracker."""
+    if isinstance(source, VideoFile):
+        return VideoEvaluator(source.content, dict(enumerate(source.places)), tracker, keep_matches)
+    return CocoEvaluator(source.content, backend, keep_matches)
+
+
+def pictures(source: CocoFile, folder: Path, settings: CallbacksConfig, tracker: TrackerConfig) -> pl.Callback:
+    """Who draws what is found in the first images or clips."""
+    if isinstance(source, VideoFile):
+        return Strips(source, folder, settings.pictures, settings.picture_score, tracker)
+    return Pictures(source, folder, settings.pictures, settings.picture_score)
+
+
+def table(metrics: dict[str, float], names: Sequence[str], prefix: str = "") -> str:
+    """The metrics of an evaluator as text, for classes of these names."""
+    kind = youtube_vis if f"{prefix}association_accuracy" in metrics else coco
+    return kind.table(metrics, names, prefix)
