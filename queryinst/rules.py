@@ -50,6 +50,10 @@ def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
             "tracker.by=embedding needs model.association; without it, give tracker.by=iou",
         ),
         (
+            config.tracker.by != "truth",
+            "tracker.by=truth knows the answer, which is for queryinst.evaluate: train with embedding or iou",
+        ),
+        (
             data.batch_size % config.trainer.accumulate == 0,
             "trainer.accumulate must divide data.batch_size; "
             f"got {config.trainer.accumulate} for {data.batch_size} images",
