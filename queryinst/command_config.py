@@ -9,6 +9,7 @@ from queryinst.video_config import TrackerConfig
 
 TrackerChanges = changes_of(TrackerConfig)
 
+
 @dataclass
 class EvaluateConfig:
     """`python -m queryinst.evaluate`"""

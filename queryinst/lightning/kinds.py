@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import pytorch_lightning as pl
 
@@ -14,25 +13,14 @@ from queryinst.evaluation.coco import CocoEvaluator
 from queryinst.evaluation.youtube_vis import VideoEvaluator
 from queryinst.lightning.callbacks.pictures import Pictures
 from queryinst.lightning.callbacks.strips import Strips
-from queryinst.structures import Detections
 from queryinst.video_config import TrackerConfig
 
-
-class Evaluator(Protocol):
-    """Judges detections image by image, or frame by frame; `diagnosis` says why AP is nearly 0, where it is."""
-
-    diagnosis: str
-
-    def reset(self) -> None: ...
-
-    def update(self, image_ids: list[int], detections: list[Detections]) -> None: ...
-
-    def compute(self) -> dict[str, float]: ...
+Evaluator = CocoEvaluator | VideoEvaluator
 
 
 def evaluator(
     source: CocoFile, tracker: TrackerConfig, backend: str = "pycocotools", keep_matches: bool = False
-) -> CocoEvaluator | VideoEvaluator:
+) -> Evaluator:
     """Who judges what is found in a data set: COCO's average precision, or that of YouTube-VIS with a tracker."""
     if isinstance(source, VideoFile):
         return VideoEvaluator(source.content, dict(enumerate(source.places)), tracker, keep_matches)

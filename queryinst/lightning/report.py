@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from queryinst.evaluation.coco import CocoEvaluator
-from queryinst.evaluation.youtube_vis import VideoEvaluator
+from queryinst.lightning.kinds import Evaluator
 from queryinst.lightning.loggers import send_picture
 from queryinst.visualize.figures import pr_curves
 
@@ -24,7 +23,7 @@ def report(
     loggers: list[Logger],
     metrics: dict[str, float],
     stages: Sequence[dict[str, float]],
-    evaluator: CocoEvaluator | VideoEvaluator,
+    evaluator: Evaluator,
     folder: Path | None,
     step: int,
 ) -> None:
@@ -96,7 +95,7 @@ def _to_wandb(
     logger.log_metrics(shown, step)
 
 
-def class_table(evaluator: CocoEvaluator | VideoEvaluator) -> list[list[Any]]:
+def class_table(evaluator: Evaluator) -> list[list[Any]]:
     """A row a class, the worst mask AP first, as `CLASS_COLUMNS` says; None where there is no object of a class."""
     precision = evaluator.precision
     counts = {category["id"]: 0 for category in evaluator.categories}
@@ -111,7 +110,7 @@ def class_table(evaluator: CocoEvaluator | VideoEvaluator) -> list[list[Any]]:
     return sorted(rows, key=lambda row: (row[2] is None, row[2] or 0))
 
 
-def precision_over_recall(evaluator: CocoEvaluator | VideoEvaluator) -> dict[str, dict[str, NDArray[np.float64]]]:
+def precision_over_recall(evaluator: Evaluator) -> dict[str, dict[str, NDArray[np.float64]]]:
     """By kind and by IoU threshold, precision (101,) at 101 recalls from 0 to 1, the mean over classes with objects."""
     curves = {}
     for kind, precision in sorted(evaluator.precision.items(), reverse=True):
