@@ -51,6 +51,7 @@ class PredictConfig:
     stages: int | None = setting(None, "how many of the model's stages to run; empty: all", at_least=1)
     proposals: int | None = setting(None, "how many proposals go on after the first stage; empty: all", at_least=1)
     batch_size: int = setting(4, "images at a time", at_least=1)
+    tracker: Any = field(default_factory=TrackerChanges)  # links instances over frames; see queryinst.predict
     num_workers: int = setting(2, "threads that read, and threads that draw and write", at_least=1)
     precision: str = setting("fp32", "what the network computes in", choices=("fp32", "bf16"))
     accelerator: str = setting("auto", "what to compute on", choices=ACCELERATORS)

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from conftest import ROOT, TINY, Run
+from pycocotools import mask as coco_mask
 
 from queryinst.data import shapes_video
+from queryinst.inference.film import Film
 from queryinst.video_config import ShapesVideoConfig
 
 sys.path.append(str(ROOT / "experiments" / "exact_resume"))
@@ -63,6 +66,34 @@ def result(place: Path, output: str = "outputs") -> dict[str, Any]:
     return json.loads(only(place, f"{output}/*/result.json").read_text())
 
 
+def check_prediction(place: Path, run: Run, checkpoint: Path) -> None:
+    """A film in which colours are tracks, entries that name theirs, and the tracks as the benchmark wants them."""
+    frames = sorted((place / "data/shapes_video_tiny/val/JPEGImages").glob("*"))[0]
+    film = Film(place / "clip.mp4", 6)
+    for number, path in enumerate(sorted(frames.iterdir())):
+        film.add(cv2.imread(str(path))[..., ::-1], number / 6)
+    film.close()
+    for source in ("clip.mp4", str(frames)):
+        code, text = run("predict", f"checkpoint={checkpoint}", f"source={source}", "output=seen", "score=0.001")
+        assert code == 0, text
+        tracks, entries = (
+            json.loads((place / "seen" / name).read_text()) for name in ("tracks.json", "predictions.json")
+        )
+        assert f"{len(tracks)} tracks in tracks.json" in text
+        assert tracks
+        for track in tracks:
+            assert track.keys() == {"video_id", "category_id", "score", "segmentations"}
+            assert len(track["segmentations"]) == 6
+            seen = [mask for mask in track["segmentations"] if mask]
+            assert seen
+            assert all(coco_mask.decode(mask).shape == cv2.imread(str(path)).shape[:2] for mask in seen)
+        by_track = Counter(entry["track_id"] for entry in entries)
+        assert len(by_track) == len(tracks)
+        assert sum(by_track.values()) == sum(mask is not None for track in tracks for mask in track["segmentations"])
+    assert (place / "seen" / "clip.overlay.mp4").stat().st_size > 1000
+    assert len(list((place / "seen").glob("*.png"))) == 6
+
+
 def test_train_stop_resume_and_evaluate(place: Path, run: Run):
     code, text = run("train", *VIDEO)
     assert code == 0, text
@@ -86,6 +117,7 @@ def test_train_stop_resume_and_evaluate(place: Path, run: Run):
         code, text = run("evaluate", f"checkpoint={folder / 'best.ckpt'}", f"tracker.by={by}", "output=other.json")
         assert code == 0, text
         said[by] = json.loads((place / "other.json").read_text())["metrics"]
+    check_prediction(place, run, folder / "best.ckpt")
     code, text = run("train", *VIDEO)
     assert "this run is finished" in text
     assert "mask AP" in text

@@ -87,6 +87,11 @@ class Result:
         return self.detections.labels.numpy()
 
     @property
+    def tracks(self) -> NDArray[np.int64] | None:
+        """(D,) in a video that is tracked: equal for the same object in all frames. None elsewhere."""
+        return None if self.detections.tracks is None else self.detections.tracks.numpy()
+
+    @property
     def names(self) -> list[str]:
         """The class of each instance, D of them."""
         return [self.classes.names[label] for label in self.labels]
