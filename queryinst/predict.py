@@ -4,8 +4,8 @@ python -m queryinst.predict checkpoint=outputs/RUN/best.ckpt source=photo.jpg
 python -m queryinst.predict checkpoint=... source=FOLDER output=OVERLAYS score=0.5 classes=[cat,dog]
 python -m queryinst.predict checkpoint=... source='photos/**/*.jpg' cutouts=true nms=0.6
 python -m queryinst.predict checkpoint=... source=clip.mp4        an overlay video, and a frame number for each entry
-python -m queryinst.predict checkpoint=... source=clip.mp4 tracker.by=iou    the same with tracks, and tracks.json, which
-                                                                  a model for video gives without being told
+                                         with a model for video, tracks in their colours, and tracks.json
+python -m queryinst.predict checkpoint=... source=clip.mp4 tracker.by=iou      tracks of any model, by overlap
 python -m queryinst.predict checkpoint=... source=0               a camera, until Ctrl+C
 """
 
