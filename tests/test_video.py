@@ -150,7 +150,7 @@ def test_from_a_detector_with_the_plain_head_and_without_one(place: Path, run: R
     for wrong, sentence in (
         (["train", *short, "model.association=null"], "tracker.by=embedding needs model.association"),
         (["train", *short, "data.batch_size=5"], "give a multiple of 2"),
-        (["train", *TINY, "+model.association.head=plain"], "model.association learns from pairs of frames"),
+        (["train", *TINY, "model=tiny_video"], "model.association learns from pairs of frames"),
         (["train", *short, "tracker.by=truth"], "tracker.by=truth"),
         (["evaluate", f"checkpoint={detector}", "tracker.by=iou"], "tracker is for video"),
         (["evaluate", f"checkpoint={only(place, 'plain/*/best.ckpt')}", "elastic=true"], "elastic=true is for images"),
