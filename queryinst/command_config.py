@@ -1,9 +1,13 @@
 """What the commands besides training are asked for. Every setting of a model and its training is in `config.py`."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from queryinst.config import ACCELERATORS, DataConfig
-from queryinst.settings import REQUIRED, setting
+from queryinst.settings import REQUIRED, changes_of, setting
+from queryinst.video_config import TrackerConfig
+
+TrackerChanges = changes_of(TrackerConfig)
 
 
 @dataclass
@@ -26,6 +30,7 @@ class EvaluateConfig:
         "network prepared for use (BatchNorm folded, channels last), which is sooner",
         choices=("run", "fp32", "bf16"),
     )
+    tracker: Any = field(default_factory=TrackerChanges)  # of a model for video; what is left out is as in training
     backend: str = setting("pycocotools", "who computes average precision", choices=("pycocotools", "faster_coco_eval"))
     output: str | None = setting(None, "write the metrics to this JSON file")
     accelerator: str = setting("auto", "what to compute on", choices=ACCELERATORS)
@@ -52,6 +57,7 @@ class PredictConfig:
     stages: int | None = setting(None, "how many of the model's stages to run; empty: all", at_least=1)
     proposals: int | None = setting(None, "how many proposals go on after the first stage; empty: all", at_least=1)
     batch_size: int = setting(4, "images at a time", at_least=1)
+    tracker: Any = field(default_factory=TrackerChanges)  # links instances over frames; see queryinst.predict
     num_workers: int = setting(2, "threads that read, and threads that draw and write", at_least=1)
     precision: str = setting("fp32", "what the network computes in", choices=("fp32", "bf16"))
     accelerator: str = setting("auto", "what to compute on", choices=ACCELERATORS)

@@ -239,7 +239,10 @@ class TrainerConfig:
 @dataclass
 class CallbacksConfig:
     pictures: int = setting(
-        8, "validation images shown with their predictions at every evaluation", at_least=0, identity=False
+        8,
+        "validation images, or clips (at most four), shown with their predictions at every evaluation",
+        at_least=0,
+        identity=False,
     )
     picture_score: float = setting(
         0.3, "lowest score of a prediction that is drawn", at_least=0, at_most=1, identity=False

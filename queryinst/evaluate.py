@@ -1,4 +1,4 @@
-"""`python -m queryinst.evaluate checkpoint=FILE`: COCO metrics of a trained model.
+"""`python -m queryinst.evaluate checkpoint=FILE`: metrics of a trained model, of COCO or, for video, of YouTube-VIS.
 
 python -m queryinst.evaluate checkpoint=outputs/RUN/best.ckpt                      as at the end of the training run
 python -m queryinst.evaluate checkpoint=... all_stages=true                        every stage's own results
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from queryinst.command_config import EvaluateConfig
 from queryinst.errors import UserError
+from queryinst.settings import changed
 from queryinst.studies.command import command
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ def main(config: EvaluateConfig) -> None:
 
     keep_memory()
     checkpoint = load(config.checkpoint)
+    if checkpoint.config.data.video:
+        if config.elastic:
+            raise UserError(f"elastic=true is for images, and {config.checkpoint} is a model for video: leave it out")
+    elif config.tracker != type(config.tracker)():
+        raise UserError(f"tracker is for video, and {config.checkpoint} is a model for images: leave it out")
     source = _source(config, checkpoint)
     checkpoint.require_classes(source.categories.ids, source.categories.names, source.path)
     output = Path(config.output) if config.output else None
@@ -49,15 +55,15 @@ def main(config: EvaluateConfig) -> None:
 
 def _source(config: EvaluateConfig, checkpoint: "Checkpoint") -> "CocoFile":
     """The data set to evaluate on."""
-    from queryinst.data import shapes
     from queryinst.data.coco import CocoFile
     from queryinst.data.datamodule import open_split
+    from queryinst.data.embedded import make_embedded
+    from queryinst.data.youtube_vis import VideoFile
 
-    if config.images and config.annotations:
-        return CocoFile(Path(config.annotations), Path(config.images))
     data = checkpoint.config.data
-    if data.shapes:
-        shapes.make(Path(data.root), data.shapes)
+    if config.images and config.annotations:
+        return (VideoFile if data.video else CocoFile)(Path(config.annotations), Path(config.images))
+    make_embedded(data)
     return open_split(data, "val", f"; {config.checkpoint} was evaluated there: give images=FOLDER annotations=FILE")
 
 
@@ -69,12 +75,13 @@ def _network(config: EvaluateConfig, checkpoint: "Checkpoint") -> "QueryInst":
 
 
 def _metrics(config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile", output: Path | None) -> None:
-    from queryinst.evaluation.coco import CocoEvaluator, table
+    from queryinst.lightning.kinds import evaluator, table
     from queryinst.lightning.module import QueryInstModule
     from queryinst.studies.results import write
 
     stages = range(checkpoint.config.model.num_stages) if config.all_stages else [-1]
-    evaluators = {stage: CocoEvaluator(source.content, config.backend) for stage in stages}
+    tracker = changed(checkpoint.config.tracker, config.tracker)
+    evaluators = {stage: evaluator(source, tracker, config.backend) for stage in stages}
     module = QueryInstModule(_network(config, checkpoint), evaluators, checkpoint.config.model.postprocess)
     _validate(module, config, checkpoint, source)
     for stage in stages:

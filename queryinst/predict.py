@@ -4,6 +4,8 @@ python -m queryinst.predict checkpoint=outputs/RUN/best.ckpt source=photo.jpg
 python -m queryinst.predict checkpoint=... source=FOLDER output=OVERLAYS score=0.5 classes=[cat,dog]
 python -m queryinst.predict checkpoint=... source='photos/**/*.jpg' cutouts=true nms=0.6
 python -m queryinst.predict checkpoint=... source=clip.mp4        an overlay video, and a frame number for each entry
+                                         with a model for video, tracks in their colours, and tracks.json
+python -m queryinst.predict checkpoint=... source=clip.mp4 tracker.by=iou      tracks of any model, by overlap
 python -m queryinst.predict checkpoint=... source=0               a camera, until Ctrl+C
 """
 
@@ -15,6 +17,7 @@ from pathlib import Path
 
 from queryinst.command_config import PredictConfig
 from queryinst.errors import UserError
+from queryinst.settings import changed
 from queryinst.studies.command import command
 
 
@@ -29,9 +32,13 @@ def main(config: PredictConfig) -> None:
 
     import queryinst
     from queryinst.inference.overlap import overlapped
-    from queryinst.inference.record import RESULTS, Record
+    from queryinst.inference.record import RESULTS, TRACKS, Record
+    from queryinst.inference.tracking import Story, tracked
 
     predictor = queryinst.load(config.checkpoint, config.accelerator, config.precision)
+    # A model for video tracks, and any other where it is told how: frames are one video, in their order.
+    tracker = changed(predictor.tracker, config.tracker)
+    follows = predictor.model.associates or config.tracker.by is not None
     problems: list[str] = []
     results = predictor.stream(
         source,
@@ -39,7 +46,7 @@ def main(config: PredictConfig) -> None:
         workers=config.num_workers,
         hold=config.overlays or config.cutouts,
         fault=lambda error: problems.append(str(error)),
-        score=config.score,
+        score=min(config.score, tracker.score) if follows else config.score,
         classes=config.classes,
         one_class=config.one_class,
         nms=config.nms,
@@ -47,10 +54,16 @@ def main(config: PredictConfig) -> None:
         stages=config.stages,
         proposals=config.proposals,
     )
+    if follows:
+        results = tracked(results, tracker)
+    story = Story(predictor.category_ids) if follows and not source.live else None  # a camera has no end
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
     progress = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
     began = time.monotonic()
-    with Record(Path(config.output), source, config.overlays, config.cutouts) as record, progress:
+    with (
+        Record(Path(config.output), source, config.overlays, config.cutouts, config.score, story) as record,
+        progress,
+    ):
         task = progress.add_task("", total=source.total, rate="")
         with (
             contextlib.closing(overlapped(record.draw, results, config.num_workers, config.num_workers)) as drawn,
@@ -72,6 +85,7 @@ def main(config: PredictConfig) -> None:
     print(
         f"{record.instances} instances in {record.pictures} {source.unit}s, {rate:.1f} {source.unit}s a second; "
         f"{'overlays and ' if config.overlays else ''}{RESULTS} are in {config.output}"
+        + (f"; {len(story.linked.tracks)} tracks in {TRACKS}" if story else "")
     )
 
 

@@ -41,6 +41,19 @@ def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
             f"got {milestones} and {schedule.epochs} epochs: give both, or choose a schedule",
         ),
         (
+            model.association is None or data.video is not None,
+            "model.association learns from pairs of frames and needs data.video: choose video data, such as "
+            "data=shapes_video, or leave it out",
+        ),
+        (
+            data.video is None or model.association is not None or config.tracker.by != "embedding",
+            "tracker.by=embedding needs model.association; without it, give tracker.by=iou",
+        ),
+        (
+            config.tracker.by != "truth",
+            "tracker.by=truth knows the answer, which is for queryinst.evaluate: train with embedding or iou",
+        ),
+        (
             data.batch_size % config.trainer.accumulate == 0,
             "trainer.accumulate must divide data.batch_size; "
             f"got {config.trainer.accumulate} for {data.batch_size} images",

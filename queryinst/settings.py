@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Iterator
 from dataclasses import field
-from typing import Any, get_args
+from typing import Any, Optional, get_args
 
 from queryinst.errors import UserError
 
@@ -46,6 +46,21 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
+def changes_of(schema: Any) -> Any:
+    """A dataclass with the settings of another, each of which may be left out; see `changed`."""
+    left_out = [
+        (entry.name, Optional[entry.type], field(default=None, metadata=entry.metadata))  # noqa: UP045  # no | of a value
+        for entry in dataclasses.fields(schema)
+    ]
+    return dataclasses.make_dataclass(f"{schema.__name__}Changes", left_out)
+
+
+def changed(config: Any, changes: Any) -> Any:
+    """A configuration with those settings of `changes_of` its dataclass that were given."""
+    given = {entry.name: getattr(changes, entry.name) for entry in dataclasses.fields(changes)}
+    return dataclasses.replace(config, **{name: value for name, value in given.items() if value is not None})
+
+
 def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
     """Yield (dotted key, field, value) of every leaf below a configuration dataclass."""
     for entry in dataclasses.fields(config):
@@ -64,7 +79,7 @@ def check_ranges(config: Any) -> None:
 
 
 def _check_value(key: str, limits: Any, value: Any) -> None:
-    if limits["choices"] and value not in limits["choices"]:
+    if limits["choices"] and value is not None and value not in limits["choices"]:
         raise UserError(f"{key} takes one of {', '.join(limits['choices'])}; got '{value}'")
     if value == "":
         raise UserError(f"{key} is empty; leave it out, or write {key}=null where nothing is meant")

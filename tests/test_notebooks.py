@@ -62,7 +62,7 @@ def check_drawn(notebook: nbformat.NotebookNode, wide: int = 400) -> None:
 
 
 def test_there_are_notebooks():
-    assert [path.stem for path in NOTEBOOKS] == ["augmentation", "studies", "tour"]
+    assert [path.stem for path in NOTEBOOKS] == ["augmentation", "studies", "tour", "video"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -82,6 +82,13 @@ def test_tour_trains_a_little_where_nothing_is_trained(execute: Execute, tmp_pat
     (run,) = (tmp_path / "outputs").glob("*")
     assert (run / "result.json").exists()
     assert f"outputs/{run.name}/best.ckpt: 3 stages, 20 queries, 8 classes" in text(notebook)
+
+
+def test_video_follows_a_query_where_nothing_is_trained(execute: Execute, tmp_path: Path):
+    notebook = execute("video", tmp_path)
+    check_drawn(notebook)
+    (run,) = (tmp_path / "outputs").glob("*")
+    assert f"outputs/{run.name}/best.ckpt: 20 queries, 8 classes" in text(notebook)
 
 
 def test_augmentation_keeps_box_and_mask_together(execute: Execute, tmp_path: Path):

@@ -21,9 +21,17 @@ from queryinst.errors import SaidElsewhere, UserError
 from queryinst.evaluation.coco import CocoEvaluator
 from queryinst.ops import ranks
 from queryinst.structures import Batch, Detections
+from queryinst.video_config import AssociationConfig
 
 WORLD, STEPS, IMAGES = 3, 3, 21
-CASES = {"both have objects": ([2, 1], [4, 0]), "one has none": ([3, 2], [0, 0]), "none at all": ([0, 0], [0, 0])}
+# Objects of each image of each process's pair. Tracks are counted from 0 in each image, so that a pair has some in
+# common; with "apart" in the name, that of the first process has none.
+CASES = {
+    "both have objects": ([2, 1], [4, 0]),
+    "one has none": ([3, 2], [0, 0]),
+    "none at all": ([0, 0], [0, 0]),
+    "one has nothing in common, apart": ([2, 2], [3, 2]),
+}
 
 
 class Losses(nn.Module):
@@ -36,7 +44,7 @@ class Losses(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.model = small_model().double()
+        self.model = small_model(association=AssociationConfig(width=8)).double()
         self.criterion = Criterion(CriterionConfig())
         for norm in self.modules():
             if isinstance(norm, nn.modules.batchnorm._BatchNorm):
@@ -45,15 +53,26 @@ class Losses(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         output = self.model(batch.images, batch.sizes)
         matches = self.criterion.match(output.stages, batch.targets, batch.sizes)
-        masks = self.model.predict_masks(output, dict(enumerate(matches.rows(batch.targets.labels))))
-        return self.criterion(output.stages, list(masks.values()), matches, batch.targets, batch.sizes)
+        rows = dict(enumerate(matches.rows(batch.targets.labels)))
+        masks, embeddings = (list(made(output, rows).values()) for made in (self.model.predict_masks, self.model.embed))
+        return self.criterion(output.stages, masks, matches, batch.targets, batch.sizes, embeddings)
 
 
-def part(counts: list[int], seed: int) -> Batch:
+def part(counts: list[int], seed: int, apart: bool = False) -> Batch:
+    """A pair of frames with their objects."""
     batch = random_batch(counts, seed=seed)
     targets = batch.targets
-    wide = replace(targets, boxes=targets.boxes.double(), mask_boxes=targets.mask_boxes.double())
+    tracks = torch.cat([torch.arange(count) + 100 * image * apart for image, count in enumerate(counts)])
+    wide = replace(targets, boxes=targets.boxes.double(), mask_boxes=targets.mask_boxes.double(), tracks=tracks)
     return replace(batch, targets=wide)
+
+
+def parts_of(name: str) -> list[list[Batch]]:
+    """The batch of each process, step by step."""
+    return [
+        [part(own, 10 * step + place, "apart" in name and place == 0) for place, own in enumerate(CASES[name])]
+        for step in range(STEPS)
+    ]
 
 
 def whole(parts: list[Batch]) -> Batch:
@@ -79,8 +98,8 @@ def steps(losses: nn.Module, batches: list[Batch]) -> list[Tensor]:
 def training(rank: int) -> dict[str, Any]:
     """With two processes: the losses and weights after a few steps of each case, and of one process with both parts."""
     found: dict[str, Any] = {}
-    for name, counts in CASES.items():
-        parts = [[part(own, 10 * step + place) for place, own in enumerate(counts)] for step in range(STEPS)]
+    for name in CASES:
+        parts = parts_of(name)
         wrapped = nn.parallel.DistributedDataParallel(Losses(), find_unused_parameters=False)
         table = steps(wrapped, [of_step[rank] for of_step in parts])
         found[name] = {"losses": table, "weights": wrapped.module.state_dict()}
@@ -89,8 +108,8 @@ def training(rank: int) -> dict[str, Any]:
 
 def alone() -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, counts in CASES.items():
-        parts = [[part(own, 10 * step + place) for place, own in enumerate(counts)] for step in range(STEPS)]
+    for name in CASES:
+        parts = parts_of(name)
         losses = Losses()
         found[name] = {
             "losses": steps(losses, [whole(of_step) for of_step in parts]),

@@ -20,6 +20,7 @@ from queryinst.settings import restore
 PREFIX = "model."  # of the network's parameters in the state of the LightningModule
 SAFE = ".safetensors"
 CLASS_LAYERS = (".box.cls.", ".mask.logits.")  # the only parameters whose shape depends on the number of classes
+ASSOCIATION = ".association."  # in the names of what only a model for video has
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,8 @@ def save(checkpoint: Checkpoint, destination: Path, source: dict[str, str]) -> N
 def start_from(model: QueryInst, config: ModelConfig, path: str, names: Sequence[str]) -> str:
     """Load another run's weights for fine-tuning; with other classes (`names`), the class layers start fresh.
 
+    Association heads start fresh from a detector, which has none, and are left out where a detector is wanted.
+
     Returns:
         what was loaded, in one sentence.
 
@@ -135,6 +138,9 @@ def start_from(model: QueryInst, config: ModelConfig, path: str, names: Sequence
     ]
     missing = [name for name in ours if name not in checkpoint.weights]
     surplus = [name for name in checkpoint.weights if name not in ours]
+    here, there = model.associates, checkpoint.config.model.association is not None
+    if here != there:
+        missing, surplus = ([name for name in group if ASSOCIATION not in name] for group in (missing, surplus))
     if missing or surplus or not all(any(part in name for part in CLASS_LAYERS) for name in fresh):
         theirs = checkpoint.config.model
         differing = (name for name in [*missing, *surplus, *fresh] if not any(part in name for part in CLASS_LAYERS))
@@ -144,11 +150,14 @@ def start_from(model: QueryInst, config: ModelConfig, path: str, names: Sequence
             f"{next(differing, '')}: set backbone and model to the same"
         )
     model.load_state_dict(
-        {name: value for name, value in checkpoint.weights.items() if name not in fresh}, strict=False
+        {name: value for name, value in checkpoint.weights.items() if name in ours and name not in fresh}, strict=False
     )
-    kept = f"{len(checkpoint.weights) - len(fresh)} of {len(checkpoint.weights)} tensors from {path}"
+    loaded = sum(name in ours and name not in fresh for name in checkpoint.weights)
+    kept = f"{loaded} of {len(checkpoint.weights)} tensors from {path}"
     classes = f"{len(checkpoint.category_ids)} classes there, {model.num_classes} here"
     layers = {name.rpartition(".")[0] for name in fresh}
+    if here != there:
+        kept += "; the association heads " + ("start fresh" if here else "are left out")
     return kept + (f"; {len(layers)} class layers start fresh ({classes})" if fresh else "")
 
 

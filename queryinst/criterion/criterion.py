@@ -1,38 +1,50 @@
 """From stage outputs, masks and ground truth to losses."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from queryinst.config import CriterionConfig
 from queryinst.criterion import losses
+from queryinst.criterion.association import association
 from queryinst.criterion.matcher import Matcher, NonFiniteError, require_finite
 from queryinst.ops import boxes as box_ops
 from queryinst.ops import ranks
 from queryinst.ops.roi import STRIDES
 from queryinst.structures import Matches, StageOutput, Targets
 
-TERMS = ("class", "l1", "giou", "mask")
+TERMS = ("class", "l1", "giou", "mask", "association")  # the last one with association heads only
 
 
 class Criterion:
-    """Matches every stage, then sums four losses a stage, all stages at once and all with weight 1.
+    """Matches every stage, then sums four or five losses a stage, all stages at once and all with weight 1.
 
     Usage, in three lines of plain PyTorch:
 
         matches = criterion.match(output.stages, batch.targets, batch.sizes)
         masks = model.predict_masks(output, dict(enumerate(matches.rows(batch.targets.labels))))
         terms = criterion(output.stages, list(masks.values()), matches, batch.targets, batch.sizes)
+
+    With association heads, `model.embed` takes what `model.predict_masks` does, and its values are the last argument.
     """
 
     def __init__(self, config: CriterionConfig) -> None:
         self.config = config
         self.match = Matcher(config)
-        self.weights = torch.tensor([config.class_weight, config.l1_weight, config.giou_weight, config.mask_weight])
+        detection = [config.class_weight, config.l1_weight, config.giou_weight, config.mask_weight]
+        self.weights = torch.tensor([*detection, config.association_weight])
 
     def __call__(
-        self, stages: list[StageOutput], masks: list[Tensor], matches: Matches, targets: Targets, sizes: Tensor
+        self,
+        stages: list[StageOutput],
+        masks: list[Tensor],
+        matches: Matches,
+        targets: Targets,
+        sizes: Tensor,
+        embeddings: Sequence[Tensor] = (),
     ) -> Tensor:
-        """Weighted losses (S, 4): a row a stage, a column a term of `TERMS`. Their sum is what to minimise.
+        """Weighted losses (S, 4 or 5): a row a stage, a column a term of `TERMS`. Their sum is what to minimise.
 
         Each sum over rows is divided by the number of matched pairs, at least 1 in all and averaged over ranks, so that
         several ranks are one with the batch of all (MMDetection 3 forgets the 1 for the box head, and elsewhere has 1
@@ -44,6 +56,8 @@ class Criterion:
             matches: of `match`.
             targets: ground truth of the batch.
             sizes: (B, 2) height, width of the images.
+            embeddings: S tensors (M, E) of the same queries, where there are association heads; the images are pairs of
+                frames then, the first with the second, the third with the fourth, and `targets` has tracks.
         """
         config, image, query, target = self.config, matches.image, matches.query, matches.target
         logits = torch.stack([stage.logits for stage in stages]).float()
@@ -60,22 +74,25 @@ class Criterion:
         wanted_masks = losses.mask_targets(
             boxes.flatten(0, 1), target.flatten(), targets, limits.repeat(len(stages), 1), side, config.mask_samples
         ).view_as(mask_logits)
-        sums = torch.stack(
-            [
-                losses.focal(logits, wanted, config.focal_alpha, config.focal_gamma),
-                losses.l1(boxes, wanted_boxes, box_ops.extent(sizes)[image]),
-                losses.giou(boxes, wanted_boxes),
-                losses.dice(mask_logits, wanted_masks),
-            ],
-            dim=1,
-        )
-        return sums * self.weights.to(sums.device) / self._pairs(matches)
+        sums = [
+            losses.focal(logits, wanted, config.focal_alpha, config.focal_gamma),
+            losses.l1(boxes, wanted_boxes, box_ops.extent(sizes)[image]),
+            losses.giou(boxes, wanted_boxes),
+            losses.dice(mask_logits, wanted_masks),
+        ]
+        if embeddings:
+            assert targets.tracks is not None, "association learns from pairs of frames"
+            sums.append(
+                association(torch.stack(list(embeddings)), image, targets.tracks[target], config.association_loss)
+            )
+        weights = self.weights[: len(sums)].to(image.device)
+        return torch.stack(sums, dim=1) * weights / self._pairs(matches)
 
     @staticmethod
     def require_finite(
         losses: Tensor, stages: list[StageOutput], masks: list[Tensor], matches: Matches, targets: Targets
     ) -> None:
-        """Raise NonFiniteError where a loss (S, 4) is NaN or infinite.
+        """Raise NonFiniteError where a loss (S, terms) is NaN or infinite.
 
         Names what made it so, with stage and image: ground truth, logits, boxes or masks (arguments of `__call__`);
         or the stage and term of the loss, where all of them are finite.

@@ -77,6 +77,7 @@ class Predictor:
         model: the network, as `queryinst.models.deploy` prepares it for use.
         names, category_ids: of the K classes.
         num_stages, num_proposals: the most that `stages` and `proposals` may be.
+        tracker: how the run linked instances over the frames of a video.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "auto", precision: str = "fp32") -> None:
@@ -88,6 +89,7 @@ class Predictor:
         self.names, self.category_ids = list(self.classes.names), list(self.classes.ids)
         self.num_stages = checkpoint.config.model.num_stages
         self.num_proposals = checkpoint.config.model.num_proposals
+        self.tracker = checkpoint.config.tracker
         self._postprocess = checkpoint.config.model.postprocess
         self._geometry = EvaluationGeometry(checkpoint.config.augmentation)
         self._rng = np.random.default_rng(0)  # which evaluation never asks

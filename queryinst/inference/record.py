@@ -11,8 +11,10 @@ from queryinst.inference.film import Film
 from queryinst.inference.pictures import Picture
 from queryinst.inference.result import Result, save
 from queryinst.inference.sources import Files, Video
+from queryinst.inference.tracking import Seen, Story, seen_of
 
 RESULTS = "predictions.json"
+TRACKS = "tracks.json"
 CUTOUTS = "cutouts"
 
 
@@ -22,6 +24,7 @@ class Drawn(NamedTuple):
     number: int
     entries: list[dict[str, Any]]
     picture: Picture | None  # for the film
+    seen: list[Seen]  # of a tracked video
 
 
 class Record:
@@ -32,8 +35,10 @@ class Record:
     Args:
         folder: is made.
         source: what is looked at.
+        score: lowest of an instance that is drawn and written; of a tracked video, `tracks.json` has all others too.
         overlays: draw what is found, as `NAME.png` beside the JSON file, or as a film of a video.
         cutouts: write each instance alone, as `cutouts/NAME-NNN-CLASS.png`.
+        story: of a video that is tracked, what becomes `tracks.json`.
 
     Attributes:
         instances, pictures: how many were written.
@@ -42,8 +47,11 @@ class Record:
         UserError: something cannot be written.
     """
 
-    def __init__(self, folder: Path, source: Files | Video, overlays: bool, cutouts: bool) -> None:
+    def __init__(
+        self, folder: Path, source: Files | Video, overlays: bool, cutouts: bool, score: float, story: Story | None
+    ) -> None:
         self.folder, self.source, self.overlays, self.cutouts = folder, source, overlays, cutouts
+        self.score, self.story = score, story
         self.instances = self.pictures = 0
         self._film: Film | None = None
         if isinstance(source, Video) and overlays:
@@ -58,7 +66,11 @@ class Record:
     def draw(self, result: Result) -> Drawn:
         """Make the entries of a result, and write the files that are its own."""
         about, name = self.source.describe(result.number), self.source.name(result.number)
+        seen = seen_of(result) if self.story is not None else []
+        result = result[result.scores >= self.score]
         entries = [{**about, **entry} for entry in result.to_coco(about["image_id"])]
+        for entry, track in zip(entries, [] if result.tracks is None else result.tracks.tolist(), strict=False):
+            entry["track_id"] = track
         picture = result.draw() if self.overlays else None
         if picture is not None and self._film is None:
             _save(picture, self.folder / f"{name}.png")
@@ -67,7 +79,7 @@ class Record:
                 if cutout.size:
                     word = re.sub(r"[^\w-]+", "_", label)
                     _save(cutout, self.folder / CUTOUTS / f"{name}-{position:03d}-{word}.png")
-        return Drawn(result.number, entries, picture if self._film else None)
+        return Drawn(result.number, entries, picture if self._film else None, seen)
 
     def add(self, drawn: Drawn) -> None:
         """Write the entries, and the next picture of the film."""
@@ -76,6 +88,8 @@ class Record:
             self.instances += 1
         if self._film and drawn.picture is not None and isinstance(self.source, Video):
             self._film.add(drawn.picture, self.source.seconds(drawn.number))
+        if self.story:
+            self.story.add(drawn.seen)
         self.pictures += 1
 
     def __enter__(self) -> Self:
@@ -88,6 +102,8 @@ class Record:
         self._file.close()
         if self._film:
             self._film.close()
+        if self.story:
+            (self.folder / TRACKS).write_text(json.dumps(self.story.entries()))
 
 
 def _save(picture: Any, path: Path) -> None:

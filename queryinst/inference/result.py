@@ -87,6 +87,11 @@ class Result:
         return self.detections.labels.numpy()
 
     @property
+    def tracks(self) -> NDArray[np.int64] | None:
+        """(D,) in a video that is tracked: equal for the same object in all frames. None elsewhere."""
+        return None if self.detections.tracks is None else self.detections.tracks.numpy()
+
+    @property
     def names(self) -> list[str]:
         """The class of each instance, D of them."""
         return [self.classes.names[label] for label in self.labels]
@@ -125,7 +130,8 @@ class Result:
 
     def draw(self, opacity: float = 0.45) -> Picture:
         """The image with masks, contours, classes and scores; a small image is drawn several times as large."""
-        return draw.overlay(self.image, self.local_masks, draw.captions(self.detections, self.classes.names), opacity)
+        captions = draw.captions(self.detections, self.classes.names)
+        return draw.overlay(self.image, self.local_masks, captions, opacity, draw.tracks_of(self.detections))
 
     def save(self, path: str | Path) -> None:
         """Write the drawn image; the suffix says in which format. Raises UserError."""

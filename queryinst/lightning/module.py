@@ -1,7 +1,7 @@
 """The conductor: which object does what in a training and a validation step."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from queryinst.config import OptimizerConfig, PostprocessConfig, ScheduleConfig
 from queryinst.criterion.criterion import TERMS, Criterion
 from queryinst.criterion.matcher import NonFiniteError
 from queryinst.errors import UserError
-from queryinst.evaluation.coco import CocoEvaluator
+from queryinst.lightning.kinds import Evaluator
 from queryinst.lightning.optimizer import learning_rate, optimizer
 from queryinst.models.postprocess import detect
 from queryinst.models.queryinst import QueryInst
@@ -40,7 +40,7 @@ class QueryInstModule(pl.LightningModule):
     def __init__(
         self,
         model: QueryInst,
-        evaluators: dict[int, CocoEvaluator],
+        evaluators: Mapping[int, Evaluator],
         postprocess: PostprocessConfig,
         training: "Training | None" = None,
         record: dict[str, Any] | None = None,
@@ -58,16 +58,16 @@ class QueryInstModule(pl.LightningModule):
         self.metrics: dict[str, float] = {}  # of the last evaluation, NaN where there was nothing to find
 
     def losses(self, batch: Batch) -> Tensor:
-        """(S, 4) weighted losses of a batch: a row a stage, a column a term."""
+        """(S, 4 or 5) weighted losses of a batch: a row a stage, a column a term."""
         assert self.training_parts
         criterion = self.training_parts.criterion
         output = self.model(batch.images, batch.sizes)
         with self._together(batch):
             self.training_parts.inspect(batch)
             matches = criterion.match(output.stages, batch.targets, batch.sizes)
-        masks = self.model.predict_masks(output, dict(enumerate(matches.rows(batch.targets.labels))))
-        drawn = list(masks.values())
-        losses = criterion(output.stages, drawn, matches, batch.targets, batch.sizes)
+        rows = dict(enumerate(matches.rows(batch.targets.labels)))
+        drawn, embeddings = (list(made(output, rows).values()) for made in (self.model.predict_masks, self.model.embed))
+        losses = criterion(output.stages, drawn, matches, batch.targets, batch.sizes, embeddings)
         with self._together(batch):
             criterion.require_finite(losses, output.stages, drawn, matches, batch.targets)
         return losses
@@ -123,13 +123,13 @@ class QueryInstModule(pl.LightningModule):
         self._recent.clear()
 
     def _recent_losses(self) -> Tensor:
-        """(steps, S, 4), each the mean over all processes."""
+        """(steps, S, terms), each the mean over all processes."""
         return ranks.mean(torch.stack([recent.to(self.device) for recent in self._recent]))
 
     def _log_losses(self, losses: Tensor) -> None:
         named: dict[str, Tensor | float] = {"train/loss": losses.sum(), "train/lr": self._learning_rate()}
         for stage, row in enumerate(losses, 1):
-            named |= {f"train/stage_{stage}/loss_{term}": value for term, value in zip(TERMS, row, strict=True)}
+            named |= {f"train/stage_{stage}/loss_{term}": value for term, value in zip(TERMS, row, strict=False)}
         self._row = named
         self.log("train/loss", losses.sum(), logger=False, batch_size=1)  # for those who watch
 

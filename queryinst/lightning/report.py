@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from queryinst.evaluation.coco import CocoEvaluator
+from queryinst.lightning.kinds import Evaluator
 from queryinst.lightning.loggers import send_picture
 from queryinst.visualize.figures import pr_curves
 
-KINDS = {"segm": "mask", "bbox": "box"}
+KINDS = {"segm": "mask", "bbox": "box"}  # of video there are only masks
 CLASS_COLUMNS = ("class", "objects", "mask AP", "mask AP50", "mask AP75", "box AP")
 
 
@@ -23,7 +23,7 @@ def report(
     loggers: list[Logger],
     metrics: dict[str, float],
     stages: Sequence[dict[str, float]],
-    evaluator: CocoEvaluator,
+    evaluator: Evaluator,
     folder: Path | None,
     step: int,
 ) -> None:
@@ -47,7 +47,7 @@ def report(
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             for number, of_stage in enumerate(stages, 1):  # over stages, not steps
-                for kind in KINDS:
+                for kind in curves:
                     logger.experiment.add_scalar(f"best/by_stage/{kind}_AP", of_stage[f"{kind}_AP"], number)
         elif isinstance(logger, WandbLogger):
             _to_wandb(logger, metrics, stages, class_table(evaluator), curves, step)
@@ -70,6 +70,7 @@ def _to_wandb(
     by_stage = [
         [number, of_stage[f"{kind}_AP"], name]
         for kind, name in KINDS.items()
+        if kind in curves
         for number, of_stage in enumerate(stages, 1)
     ]
     shown: dict[str, Any] = {
@@ -94,24 +95,25 @@ def _to_wandb(
     logger.log_metrics(shown, step)
 
 
-def class_table(evaluator: CocoEvaluator) -> list[list[Any]]:
+def class_table(evaluator: Evaluator) -> list[list[Any]]:
     """A row a class, the worst mask AP first, as `CLASS_COLUMNS` says; None where there is no object of a class."""
+    precision = evaluator.precision
     counts = {category["id"]: 0 for category in evaluator.categories}
     for annotation in evaluator.content["annotations"]:
         counts[annotation["category_id"]] += not annotation.get("iscrowd")
     rows = []
     for label, category in enumerate(evaluator.categories):
-        mask, box = (evaluator.precision[kind][:, :, label] for kind in KINDS)
-        scores = [_mean(part) for part in (mask, mask[0], mask[5], box)]
+        mask = precision["segm"][:, :, label]
+        scores = [_mean(part) for part in (mask, mask[0], mask[5])]
+        scores.append(_mean(precision["bbox"][:, :, label]) if "bbox" in precision else None)
         rows.append([str(category["name"]), counts[category["id"]], *scores])
     return sorted(rows, key=lambda row: (row[2] is None, row[2] or 0))
 
 
-def precision_over_recall(evaluator: CocoEvaluator) -> dict[str, dict[str, NDArray[np.float64]]]:
+def precision_over_recall(evaluator: Evaluator) -> dict[str, dict[str, NDArray[np.float64]]]:
     """By kind and by IoU threshold, precision (101,) at 101 recalls from 0 to 1, the mean over classes with objects."""
     curves = {}
-    for kind in KINDS:
-        precision = evaluator.precision[kind]
+    for kind, precision in sorted(evaluator.precision.items(), reverse=True):
         defined = precision[:, :, precision[0, 0] > -1]
         mean = defined.mean(-1) if defined.shape[-1] else np.zeros(precision.shape[:2])
         curves[kind] = {"0.50": mean[0], "0.75": mean[5], "0.50 to 0.95": mean.mean(0)}

@@ -19,10 +19,10 @@ from queryinst.data.datamodule import CocoDataModule
 from queryinst.errors import UserError
 from queryinst.evaluation import matches
 from queryinst.evaluation.coco import CocoEvaluator
+from queryinst.lightning import kinds
 from queryinst.lightning import loggers as log
 from queryinst.lightning.callbacks.explanation import Explanation
 from queryinst.lightning.callbacks.matching_stability import STABILITY_IMAGES, MatchingStability
-from queryinst.lightning.callbacks.pictures import Pictures
 from queryinst.lightning.callbacks.progress import RunProgress
 from queryinst.lightning.callbacks.query_use import QueryUse
 from queryinst.lightning.callbacks.throughput import Throughput
@@ -32,6 +32,7 @@ from queryinst.lightning.trainer import BEST, LAST, build_trainer, instantiate
 from queryinst.models.cost import flops, parameters, seconds
 from queryinst.models.queryinst import QueryInst
 from queryinst.ops.ranks import of_all_ranks
+from queryinst.video_config import TrackerConfig
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
         best = BEST if (folder / BEST).exists() else LAST
         module.model.load_state_dict(load(folder / best).weights)
         trainer.loggers = []  # the curves have these numbers already, at the step they belong to
-        metrics, stages = _evaluate_stages(trainer, module, data, folder)
+        metrics, stages = _evaluate_stages(trainer, module, data, config.tracker, folder)
         latency = seconds(module.model, config.model.postprocess, side, side)
         shown = folder if config.callbacks.pictures else None
         report(loggers, metrics, stages, module.evaluators[-1], shown, trainer.global_step - 1)
@@ -114,7 +115,7 @@ def _callbacks(config: TrainConfig, data: CocoDataModule, folder: Path) -> list[
         MatchingStability(Matcher(config.criterion), [image.id for image in source.images[:STABILITY_IMAGES]]),
     ]
     if settings.pictures:
-        made.append(Pictures(source, folder, settings.pictures, settings.picture_score))
+        made.append(kinds.pictures(source, folder, settings, config.tracker))
     return made + instantiate(settings.extra, "callbacks")
 
 
@@ -127,15 +128,15 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _evaluate_stages(
-    trainer: pl.Trainer, module: QueryInstModule, data: CocoDataModule, folder: Path
+    trainer: pl.Trainer, module: QueryInstModule, data: CocoDataModule, tracker: TrackerConfig, folder: Path
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
     """The metrics of the last stage, and of each; what those of the last are made of goes into `matches.npz`."""
-    content, count = data.file("val").content, len(module.model.stages)
-    earlier = {stage: CocoEvaluator(content) for stage in range(count - 1)}
-    last = CocoEvaluator(content, keep_matches=True)
+    source, count = data.file("val"), len(module.model.stages)
+    earlier = {stage: kinds.evaluator(source, tracker) for stage in range(count - 1)}
+    last = kinds.evaluator(source, tracker, keep_matches=True)
     module.evaluators = {**earlier, -1: last}
     trainer.validate(module, datamodule=data, verbose=False)
-    if trainer.is_global_zero:
+    if trainer.is_global_zero and isinstance(last, CocoEvaluator):
         matches.save(last.matches, folder)
     prefixes = [f"stage_{stage + 1}/" for stage in earlier]
     stages = [
@@ -170,7 +171,7 @@ def _module(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str
         "category_names": list(categories.names),
         "run": run_id,
     }
-    evaluators = {-1: CocoEvaluator(data.file("val").content)}
+    evaluators = {-1: kinds.evaluator(data.file("val"), config.tracker)}
     return QueryInstModule(model, evaluators, config.model.postprocess, training, record, folder), loaded
 
 

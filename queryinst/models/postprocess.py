@@ -1,7 +1,7 @@
 """From a stage's output to detections in pixels of the original image (reference, 1.11 and 1.12)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -48,7 +48,8 @@ def detect(
     """The best of queries x classes of each image: no NMS, the class score is the mask's score too.
 
     A query may appear with several classes. Mask features are made once for every query that was kept, and the last
-    convolution for the kept class only; so what is not wanted costs nothing.
+    convolution for the kept class only; so what is not wanted costs nothing. Embeddings come with them where the model
+    has association heads.
 
     Args:
         model, output: the network in evaluation mode, and what its `forward` returned.
@@ -82,7 +83,12 @@ def detect(
     masks = model.predict_masks(output, {stage: rows})[stage].float().sigmoid()
     counts = keep.sum(1).tolist()
     columns = (column.split(counts) for column in (boxes[keep], scores[keep], rows.label, masks, rows.query))
-    return [
+    found = [
         Detections(box, score, kind, mask, (int(height), int(width)), which)
         for box, score, kind, mask, which, (height, width) in zip(*columns, original_sizes.tolist(), strict=True)
     ]
+    embeddings = model.embed(output, {stage: rows}).get(stage)
+    if embeddings is None:
+        return found
+    parts = embeddings.float().split(counts)
+    return [replace(one, embeddings=part) for one, part in zip(found, parts, strict=True)]

@@ -1,12 +1,13 @@
-"""QueryInst in one read: backbone, FPN, learnable proposals, S stages of box and mask head."""
+"""QueryInst in one read: backbone, FPN, learnable proposals, S stages of box, mask and, for video, association head."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from queryinst.config import BackboneConfig, ModelConfig
+from queryinst.models.association_head import AssociationHead
 from queryinst.models.backbone import build_backbone
 from queryinst.models.box_head import BoxHead
 from queryinst.models.fpn import FPN
@@ -21,12 +22,13 @@ STD = (58.395, 57.12, 57.375)
 
 
 class Stage(nn.Module):
-    """One refinement: its own box head and mask head, no weights shared with other stages."""
+    """One refinement: its own heads, no weights shared with other stages."""
 
     def __init__(self, config: ModelConfig, num_classes: int) -> None:
         super().__init__()
         self.box = BoxHead(config, num_classes)
         self.mask = MaskHead(config, num_classes)
+        self.association = AssociationHead(config) if config.association else None
 
 
 class QueryInst(nn.Module):
@@ -43,7 +45,7 @@ class QueryInst(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.box_resolution, self.mask_resolution = model.box_resolution, model.mask_resolution
-        self.aligned = model.aligned
+        self.aligned, self.associates = model.aligned, model.association is not None
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
         self.backbone = build_backbone(backbone)
@@ -118,19 +120,39 @@ class QueryInst(nn.Module):
             for each stage asked for, mask logits (M, 2k, 2k) in the frame of the stage's own box
             (`output.stages[i].boxes`, not clipped).
         """
+        logits = {}
+        for index, back, queries, regions in self._read(output, rows, self.mask_resolution):
+            head = self.stages[index].mask
+            logits[index] = head.classify(head(queries, regions), rows[index].label, back)
+        return logits
+
+    def embed(self, output: Output, rows: Mapping[int, Rows]) -> dict[int, Tensor]:
+        """What tells instances apart: association embeddings (M, E) for each stage asked for.
+
+        Arguments as of `predict_masks`; the class does not matter. Nothing where the model has no association heads.
+        """
+        embeddings = {}
+        for index, back, queries, regions in self._read(output, rows if self.associates else {}, self.box_resolution):
+            head = cast(AssociationHead, self.stages[index].association)
+            made = head(queries, regions)
+            embeddings[index] = made if back is None else made[back]
+        return embeddings
+
+    def _read(
+        self, output: Output, rows: Mapping[int, Rows], resolution: int
+    ) -> Iterator[tuple[int, Tensor | None, Tensor, Tensor]]:
+        """For each stage asked for: its number, where each row finds its own (see `_distinct`), queries and regions."""
+        if not rows:
+            return
         picks = {index: self._distinct(row, len(self.queries.features)) for index, row in rows.items()}
         # One call for all stages: its backward zero-fills a gradient of the whole pyramid on every call.
         regions = output.pyramid.align(
             torch.cat([output.stages[index].boxes[image, query] for index, (image, query, _) in picks.items()]),
             torch.cat([image for image, _, _ in picks.values()]),
-            self.mask_resolution,
+            resolution,
         ).split([len(image) for image, _, _ in picks.values()])
-        logits = {}
         for (index, (image, query, back)), region in zip(picks.items(), regions, strict=True):
-            head = self.stages[index].mask
-            features = head(output.stages[index].mask_queries[image, query], region)
-            logits[index] = head.classify(features, rows[index].label, back)
-        return logits
+            yield index, back, output.stages[index].mask_queries[image, query], region
 
     def _distinct(self, rows: Rows, number: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Image and query of the rows without repetition, and where each row finds its own among them (None: in place).

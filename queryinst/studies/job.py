@@ -90,7 +90,7 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 def _report(folder: Path, trained: "Trained", names: tuple[str, ...]) -> None:
-    from queryinst.evaluation.coco import table
+    from queryinst.lightning.kinds import table
 
     print(f"\n{table(trained.metrics, names)}\n\ntrained in {trained.minutes:.1f} minutes; everything is in {folder}\n")
     print(f"look at it      python -m queryinst.predict checkpoint={folder / trained.best} source=IMAGE_OR_FOLDER")
@@ -105,7 +105,7 @@ def _report_finished(folder: Path) -> None:
         raise UserError(
             f"{folder / RESULT} is damaged ({error}): delete it, and the same command evaluates the run again"
         ) from None
-    print(
-        f"this run is finished: {folder}, mask AP {metrics['segm_AP'] or 0:.3f}, box AP {metrics['bbox_AP'] or 0:.3f}"
-    )
+    kinds = [(word, f"{kind}_AP") for word, kind in (("mask", "segm"), ("box", "bbox")) if f"{kind}_AP" in metrics]
+    found = ", ".join(f"{word} AP {metrics[name] or 0:.3f}" for word, name in kinds)
+    print(f"this run is finished: {folder}, {found}")
     print(f"change a setting (seed=1, say) for another run, or delete {folder} to train it again")

@@ -71,7 +71,7 @@ def _numbers(result: Path | None) -> list[str]:
         return ["", "", ""]
     try:
         content = json.loads(result.read_text())
-        aps = [content["metrics"][f"{kind}_AP"] for kind in ("segm", "bbox")]
+        aps = [content["metrics"]["segm_AP"], content["metrics"].get("bbox_AP")]  # of video there is no box AP
         return [*("-" if ap is None else f"{ap:.3f}" for ap in aps), f"{content['minutes']:.1f}"]
     except (OSError, ValueError, KeyError, TypeError):
         return ["damaged", "", ""]

@@ -1,4 +1,4 @@
-"""Masks, contours, classes and scores on an image; images in a grid."""
+"""Masks, contours, classes, scores and tracks on an image; images in a grid."""
 
 import colorsys
 from collections.abc import Sequence
@@ -23,6 +23,7 @@ class Layer(NamedTuple):
     masks: Sequence[LocalMask]
     labels: Sequence[int]
     captions: Sequence[str]
+    numbers: Sequence[int] | None = None  # what decides on their colours: in video their tracks, else their places
 
 
 def colour(number: int) -> tuple[int, int, int]:
@@ -31,28 +32,35 @@ def colour(number: int) -> tuple[int, int, int]:
     return int(red * 255), int(green * 255), int(blue * 255)
 
 
-def overlay(picture: Picture, masks: Sequence[LocalMask], captions: Sequence[str], opacity: float = 0.45) -> Picture:
+def overlay(
+    picture: Picture,
+    masks: Sequence[LocalMask],
+    captions: Sequence[str],
+    opacity: float = 0.45,
+    numbers: Sequence[int] | None = None,
+) -> Picture:
     """Draw masks, their contours and captions over a copy of an image; the first lies on top.
 
-    An empty mask is left out. Line width and letters grow with the image; an image too small for letters is drawn a
-    whole number of times as large.
+    `numbers` decide on the colours; by default each mask has its own. An empty mask is left out. Line width and letters
+    grow with the image; an image too small for letters is drawn a whole number of times as large.
     """
     zoom = max(1, READABLE // max(picture.shape[:2]))
     canvas = _enlarge(picture, zoom)
     masks = [LocalMask(_enlarge(mask.bitmap, zoom), mask.left * zoom, mask.top * zoom) for mask in masks]
     unit = max(1, round(max(canvas.shape[:2]) / 500))
-    for number, mask in reversed(list(enumerate(masks))):
+    paints = [colour(number) for number in (range(len(masks)) if numbers is None else numbers)]
+    for paint, mask in reversed(list(zip(paints, masks, strict=True))):
         if not mask.bitmap.any():
             continue
         height, width = mask.bitmap.shape
         part = canvas[mask.top : mask.top + height, mask.left : mask.left + width]
-        blended = np.arange(256)[:, None] * (1 - opacity) + np.array(colour(number)) * opacity  # of byte, channel
+        blended = np.arange(256)[:, None] * (1 - opacity) + np.array(paint) * opacity  # of byte, channel
         cv2.copyTo(cv2.LUT(part, blended.astype(np.uint8)[None]), mask.bitmap, part)
         contours, _ = cv2.findContours(mask.bitmap, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(canvas, contours, -1, colour(number), unit, offset=(mask.left, mask.top))
-    for number, (mask, caption) in reversed(list(enumerate(zip(masks, captions, strict=True)))):
+        cv2.drawContours(canvas, contours, -1, paint, unit, offset=(mask.left, mask.top))
+    for paint, mask, caption in reversed(list(zip(paints, masks, captions, strict=True))):
         if mask.bitmap.any():
-            _caption(canvas, caption, mask.left, mask.top, colour(number), unit)
+            _caption(canvas, caption, mask.left, mask.top, paint, unit)
     return canvas
 
 
@@ -73,21 +81,32 @@ def _caption(canvas: Picture, text: str, left: int, top: int, paint: tuple[int, 
 
 def predictions(picture: Picture, detections: Detections, names: Sequence[str]) -> Picture:
     """An image with what was found in it: mask, contour, class and score."""
-    layer = detected(detections, names)
-    return overlay(picture, layer.masks, layer.captions)
+    return overlay_layer(picture, detected(detections, names))
+
+
+def overlay_layer(picture: Picture, layer: Layer) -> Picture:
+    """`overlay` of all that a layer says."""
+    return overlay(picture, layer.masks, layer.captions, numbers=layer.numbers)
 
 
 def detected(detections: Detections, names: Sequence[str]) -> Layer:
-    """What was found in an image, best first; captions say class and score."""
+    """What was found in an image, best first; see `captions`."""
     found = detections.cpu()
     masks = [paste(mask, box, found.size) for mask, box in zip(found.masks.numpy(), found.boxes.numpy(), strict=True)]
-    return Layer(masks, found.labels.tolist(), captions(found, names))
+    return Layer(masks, found.labels.tolist(), captions(found, names), tracks_of(found))
+
+
+def tracks_of(detections: Detections) -> list[int] | None:
+    """The tracks of detections, which decide on their colours; None where there are none."""
+    return None if detections.tracks is None else detections.tracks.tolist()
 
 
 def captions(detections: Detections, names: Sequence[str]) -> list[str]:
-    """Class and score of each."""
+    """Track, where there are any, class and score of each."""
     rows = zip(detections.labels.tolist(), detections.scores.tolist(), strict=True)
-    return [f"{names[label]} {score:.2f}" for label, score in rows]
+    said = [f"{names[label]} {score:.2f}" for label, score in rows]
+    tracks = tracks_of(detections)
+    return said if tracks is None else [f"{track} {one}" for track, one in zip(tracks, said, strict=True)]
 
 
 def grid(rows: Sequence[Sequence[Picture]], headings: Sequence[str], side: int = 320) -> Picture:

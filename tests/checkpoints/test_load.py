@@ -11,9 +11,10 @@ import torchvision
 from conftest import SMALL, small_model
 
 from queryinst.checkpoints.load import load, read, start_backbone, start_from
-from queryinst.config import BackboneConfig, ModelConfig, TrainConfig
+from queryinst.config import BackboneConfig, DataConfig, ModelConfig, TrainConfig
 from queryinst.errors import UserError
 from queryinst.models.backbone import build_backbone
+from queryinst.video_config import AssociationConfig, VideoConfig
 
 
 def saved(path: Path, num_classes: int = 3, **settings: Any) -> Path:
@@ -22,6 +23,7 @@ def saved(path: Path, num_classes: int = 3, **settings: Any) -> Path:
     config = TrainConfig(
         model=ModelConfig(**{**SMALL, **settings}),
         backbone=BackboneConfig(name="tiny", frozen_stages=-1, norm="batch"),
+        data=DataConfig(video=VideoConfig() if settings.get("association") else None),
     )
     record = {
         "config": dataclasses.asdict(config),
@@ -105,6 +107,30 @@ def test_fine_tuning_with_the_same_and_with_other_classes(tmp_path: Path):
     fresh = [name for name, value in other.state_dict().items() if value.shape != theirs[name].shape]
     assert all(torch.equal(value, theirs[name]) for name, value in other.state_dict().items() if name not in fresh)
     assert len(fresh) == 8
+
+
+def test_association_heads_start_fresh_from_a_detector_and_are_left_out_of_one(tmp_path: Path):
+    video = {"association": AssociationConfig("query", 8)}
+    names = ["class 0", "class 1", "class 2"]
+    detector, tracker = saved(tmp_path / "detector.ckpt"), saved(tmp_path / "tracker.ckpt", **video)
+    model = small_model(3, **video)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    sentence = start_from(model, ModelConfig(**SMALL, **video), str(detector), names)
+    theirs = load(detector).weights
+    assert sentence.startswith(f"{len(theirs)} of {len(theirs)} tensors")
+    assert sentence.endswith("; the association heads start fresh")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name] if ".association." in name else theirs[name])
+    sentence = start_from(small_model(3), ModelConfig(**SMALL), str(tracker), names)
+    assert sentence.startswith(f"{len(theirs)} of {len(before)} tensors")
+    assert sentence.endswith("; the association heads are left out")
+    sentence = start_from(model, ModelConfig(**SMALL, **video), str(tracker), ["a", "b", "c"])
+    assert "association heads" not in sentence
+    assert "4 class layers start fresh" in sentence
+    plain = {"association": AssociationConfig("plain", 8)}
+    with pytest.raises(UserError, match=r"first parameter that differs is stages\.0\.association\.dyn\."):
+        start_from(small_model(3, **plain), ModelConfig(**SMALL, **plain), str(tracker), names)
+    assert load(tracker).build().associates
 
 
 @pytest.mark.parametrize("change", [{"num_stages": 3}, {"num_stages": 1}, {"num_proposals": 7}, {"width": 32}])

@@ -36,6 +36,26 @@ def test_a_small_image_is_enlarged_with_its_masks():
     assert not drawn[250:, 250:].any()
 
 
+def test_a_track_keeps_its_colour_and_its_number_whatever_its_place():
+    """In two frames of a video, the better detection is another object."""
+    boxes = torch.tensor([[10.0, 10, 60, 60], [200, 200, 260, 260]])
+    found = Detections(
+        boxes,
+        torch.tensor([0.9, 0.8]),
+        torch.tensor([0, 1]),
+        torch.ones(2, 28, 28),
+        (300, 300),
+        tracks=torch.tensor([7, 4]),
+    )
+    picture, names = np.zeros((300, 300, 3), np.uint8), ["cat", "dog"]
+    assert draw.detected(found, names).captions == ["7 cat 0.90", "4 dog 0.80"]
+    order = torch.tensor([1, 0])
+    one, other = (draw.predictions(picture, each, names) for each in (found, found.take(order)))
+    assert np.array_equal(one[35, 35], other[35, 35])
+    assert not np.array_equal(one[35, 35], one[230, 230])
+    assert one[35, 35].tolist() == [int(0.45 * value) for value in draw.colour(7)]
+
+
 def test_neighbouring_colours_differ():
     assert all(np.abs(np.subtract(draw.colour(n), draw.colour(n + 1))).sum() > 100 for n in range(30))
 

@@ -56,7 +56,7 @@ class Pictures(pl.Callback):
         truth = [annotated(image, self.source) for image in images]
         predicted = [draw.detected(found[image.id].above(self.score), names) for image in images]
         rows = [
-            [draw.overlay(of_image, layer.masks, layer.captions) for layer in layers]
+            [draw.overlay_layer(of_image, layer) for layer in layers]
             for of_image, *layers in zip(pixels, truth, predicted, strict=True)
         ]
         half = -(-len(rows) // 2)  # two images side by side
@@ -74,7 +74,7 @@ class Pictures(pl.Callback):
 
 
 def annotated(image: ImageFile, source: CocoFile) -> draw.Layer:
-    """The annotations of an image, crowd regions too."""
+    """The annotations of an image, crowd regions too; of a frame of a video, with their tracks."""
     masks, captions = [], []
     categories = source.categories
     annotations = source.annotations(image)
@@ -87,4 +87,5 @@ def annotated(image: ImageFile, source: CocoFile) -> draw.Layer:
             else LocalMask(rasterise([outline], image.height, image.width)[0], 0, 0)
         )
         captions.append(categories.names[label] + (" (crowd)" if annotation.get("iscrowd") else ""))
-    return draw.Layer(masks, labels, captions)
+    tracks = [annotation["track"] for annotation in annotations if "track" in annotation]
+    return draw.Layer(masks, labels, captions, tracks or None)

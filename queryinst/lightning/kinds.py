@@ -1,0 +1,40 @@
+"""Images or video: what differs in a run, chosen by its data, here and nowhere else."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+from queryinst.config import CallbacksConfig
+from queryinst.data.coco import CocoFile
+from queryinst.data.youtube_vis import VideoFile
+from queryinst.evaluation import coco, youtube_vis
+from queryinst.evaluation.coco import CocoEvaluator
+from queryinst.evaluation.youtube_vis import VideoEvaluator
+from queryinst.lightning.callbacks.pictures import Pictures
+from queryinst.lightning.callbacks.strips import Strips
+from queryinst.video_config import TrackerConfig
+
+Evaluator = CocoEvaluator | VideoEvaluator
+
+
+def evaluator(
+    source: CocoFile, tracker: TrackerConfig, backend: str = "pycocotools", keep_matches: bool = False
+) -> Evaluator:
+    """Who judges what is found in a data set: COCO's average precision, or that of YouTube-VIS with a tracker."""
+    if isinstance(source, VideoFile):
+        return VideoEvaluator(source.content, dict(enumerate(source.places)), tracker, keep_matches)
+    return CocoEvaluator(source.content, backend, keep_matches)
+
+
+def pictures(source: CocoFile, folder: Path, settings: CallbacksConfig, tracker: TrackerConfig) -> pl.Callback:
+    """Who draws what is found in the first images or clips."""
+    if isinstance(source, VideoFile):
+        return Strips(source, folder, settings.pictures, settings.picture_score, tracker)
+    return Pictures(source, folder, settings.pictures, settings.picture_score)
+
+
+def table(metrics: dict[str, float], names: Sequence[str], prefix: str = "") -> str:
+    """The metrics of an evaluator as text, for classes of these names."""
+    kind = youtube_vis if f"{prefix}association_accuracy" in metrics else coco
+    return kind.table(metrics, names, prefix)
