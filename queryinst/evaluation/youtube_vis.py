@@ -12,10 +12,9 @@ from pycocotools import mask as coco_mask
 
 from queryinst.errors import UserError
 from queryinst.evaluation import identity, tubes
-from queryinst.evaluation.coco import STATS
+from queryinst.evaluation.coco import STATS, rles_of
 from queryinst.evaluation.matches import Matches, frame_of, matches_of
 from queryinst.evaluation.tubes import Object, Track
-from queryinst.ops import masks as mask_ops
 from queryinst.ops import ranks
 from queryinst.ops.masks import Rle
 from queryinst.structures import Detections
@@ -127,7 +126,7 @@ class VideoEvaluator:
             found, codes = self._link_as_truth(video_id, frame, found)
         else:
             found = self._tracker(video_id, self.tracker).update(found)
-            codes = _encode(found)
+            codes = rles_of(found)
         assert found.tracks is not None
         columns = (found.tracks.tolist(), codes, found.scores.tolist(), found.labels.tolist())
         for key, code, score, label in zip(*columns, strict=True):
@@ -145,7 +144,7 @@ class VideoEvaluator:
         """The detections that take part, with the object that they show; others after all objects, or -1."""
         usual = "iou" if found.embeddings is None else "embedding"
         kept, tracks = self._tracker(video_id, replace(self.tracker, by=usual)).consider(found)
-        codes, objects = _encode(kept), self._objects_of(video_id)
+        codes, objects = rles_of(kept), self._objects_of(video_id)
         there = np.array([k for k, one in enumerate(objects) if one.codes[frame] and not one.crowd], np.int64)
         shown = identity.objects_of(identity.overlaps([objects[k].codes[frame] for k in there], codes))
         tracks = np.where(tracks >= 0, tracks + len(objects), -1)
@@ -228,12 +227,6 @@ def _require_countable(video: dict[str, Any]) -> None:
             f"video {video['id']} has {pixels} pixels in all its frames, and fewer than {tubes.LARGEST} can be "
             "evaluated: cut it into several"
         )
-
-
-def _encode(found: Detections) -> list[Rle]:
-    masks, boxes = found.masks.cpu().numpy(), found.boxes.cpu().numpy()
-    pasted = [mask_ops.paste(mask, box, found.size) for mask, box in zip(masks, boxes, strict=True)]
-    return [mask_ops.encode(mask, found.size) for mask in pasted]
 
 
 def _shares(counts: identity.Counts) -> dict[str, float]:
