@@ -224,7 +224,7 @@ def run(arguments: Any) -> Results:
     """Everything the command line asks for."""
     keep_memory()
     device, rounds = arguments.device, arguments.rounds
-    sizes = [tuple(map(int, size.split("x"))) for size in arguments.sizes]
+    sizes = [(int(size.partition("x")[0]), int(size.partition("x")[2])) for size in arguments.sizes]
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
     results: Results = {
         "backbone": arguments.backbone,
