@@ -17,6 +17,9 @@ DECLARED = ("config.py", "command_config.py", "settings.py")  # where settings a
 OPTIONS = sorted(path for path in CONF.glob("*/*.yaml"))
 # Settings that an option leaves to the user.
 NEEDED = {name: ["backbone.weights=null"] for name in ("swin_l", "swin_l_ms_crop_50e_pro300")}
+# Video data and a model of video go together.
+VIDEO = {f"data/{name}": ["model=tiny_video"] for name in ("shapes_video", "shapes_video_tiny", "youtube_vis")}
+VIDEO |= {f"model/{name}": ["data=shapes_video"] for name in ("tiny_video", "queryinst_video")}
 EXPERIMENTS = [path for path in OPTIONS if path.parent.name == "experiment"]
 SCHEMAS = {
     "config": TrainConfig,
@@ -32,6 +35,7 @@ def test_every_option_composes(path: Path):
     group = path.parent.name
     override = f"{'+' * (group in ('experiment', 'study'))}{group}={path.stem}"
     extra = ["schedule.epochs=60"] if group == "schedule" else NEEDED.get(path.stem, [])
+    extra = VIDEO.get(f"{group}/{path.stem}", extra)
     config = compose("config", TrainConfig, [override, *extra])
     assert restore(TrainConfig, dataclasses.asdict(config)) == config
 

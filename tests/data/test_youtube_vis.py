@@ -175,7 +175,7 @@ def test_a_pair_is_two_frames_of_one_video(clips_source: Path):
     for reach in (1, 2, 100):
         made = pairs(clips_source, reach)
         places, far = made.source.places, set()
-        for epoch in range(8):
+        for epoch in range(4):
             for position in range(len(made)):
                 key, reference = (sample.image_id for sample in made[epoch, position])
                 assert key == position
@@ -263,10 +263,10 @@ def test_evaluation_gives_each_rank_whole_videos_in_order(world: int):
 
 
 def test_odd_values_at_every_place_are_read_or_refused(tmp_path: Path):
-    """Thousands of broken files. What can be opened can be used."""
+    """Hundreds of broken files. What can be opened can be used."""
     path, refused, opened = tmp_path / "odd.json", 0, 0
     changes = [*(("replace", odd) for odd in ODD), ("delete", None), ("repeat", None)]
-    for way, (kind, value) in list(itertools.product(places(content()), changes))[::3]:
+    for way, (kind, value) in list(itertools.product(places(content()), changes))[::8]:
         data = json.loads(json.dumps(content()))  # nothing in it is shared
         mutate(data, way, kind, value)
         path.write_text(json.dumps(data))
@@ -285,4 +285,4 @@ def test_odd_values_at_every_place_are_read_or_refused(tmp_path: Path):
             assert len(of.tracks) == len(of)
             of.draw(of.regions(image.height, image.width, 8), 8, min(image.height, 99), min(image.width, 99))
         json.dumps(source.content)
-    assert refused > 300 < opened
+    assert refused > 100 < opened
