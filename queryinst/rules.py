@@ -47,7 +47,8 @@ def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
         ),
         (
             data.video is None or model.association is not None or config.tracker.by != "embedding",
-            "tracker.by=embedding needs model.association; without it, give tracker.by=iou",
+            "tracker.by=embedding needs model.association: choose a model with it, such as model=tiny_video, or give "
+            "tracker.by=iou",
         ),
         (
             config.tracker.by != "truth",

@@ -11,6 +11,7 @@ from queryinst.command_config import DemoConfig, DoctorConfig, EvaluateConfig, P
 from queryinst.config import CriterionConfig, TrainConfig
 from queryinst.settings import restore, walk
 from queryinst.studies.command import compose
+from queryinst.video_config import AssociationConfig, TrackerConfig
 
 CONF = ROOT / "conf"
 DECLARED = ("config.py", "command_config.py", "settings.py")  # where settings are, not where they are read
@@ -110,6 +111,23 @@ def test_recipes_of_the_zoo(
         )
         if chosen == profile:
             assert config == compose("config", TrainConfig, [f"+experiment={name}", *needed])
+
+
+def test_recipes_of_video():
+    """As the reference tells them (6.1, 6.3): the query's own head at 1024 numbers, 360 pixels, the authors' AdamW."""
+    for name in ("vis_2019", "vis_2021"):
+        config = compose("config", TrainConfig, [f"+experiment={name}"])
+        assert config.model.association == AssociationConfig("query", 1024)
+        assert (config.backbone.name, config.model.num_proposals, config.model.num_stages) == ("resnet50", 100, 6)
+        assert (config.schedule.epochs, config.schedule.milestones) == (12, [8, 11])
+        assert (config.optimizer.lr, config.optimizer.backbone_factor, config.optimizer.clip_norm) == (2.5e-5, 1.0, 1.0)
+        assert (config.augmentation.short_sides, config.augmentation.test_short_side) == ([360, 480], 360)
+        assert (config.data.batch_size, config.data.video.reference_range) == (16, 100)
+        assert (config.criterion, config.tracker) == (CriterionConfig(), TrackerConfig())
+    small = compose("config", TrainConfig, ["+experiment=shapes_video"])
+    image = compose("config", TrainConfig, [])
+    assert dataclasses.replace(small.model, association=None) == image.model, "a detector of `shapes` fits"
+    assert small.backbone == image.backbone
 
 
 def test_every_setting_is_read_somewhere():

@@ -23,6 +23,10 @@ class AssociationHead(nn.Module):
         self.fc = nn.Linear(d if driven else d * side**2, width)
         self.out = nn.Linear(width, width)
         initialise(self)
+        if not driven:  # features of a pyramid have no norm: dot products in the thousands would come first
+            for layer in (self.fc, self.out):
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.zeros_(layer.bias)
 
     def forward(self, queries: Tensor, regions: Tensor) -> Tensor:
         """Queries (n, d) after self-attention and regions (n, d, k, k) to embeddings (n, E), not normalised."""

@@ -34,6 +34,14 @@ def test_shapes_gradients_and_the_sign_of_an_embedding(head: str):
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in made.parameters())
 
 
+@pytest.mark.parametrize("head", HEADS)
+def test_a_fresh_head_does_not_shout(head: str):
+    """Features of a trained pyramid are large; the first dot products must not be, or nothing else learns for long."""
+    made = AssociationHead(ModelConfig(association=AssociationConfig(head, width=64), width=64, dynamic_width=32))
+    embeddings = made(torch.randn(50, 64), 5 * torch.randn(50, 64, 7, 7).relu())
+    assert (embeddings @ embeddings.T).abs().max() < 30
+
+
 def test_the_query_matters_to_the_driven_head_only():
     queries, regions = torch.randn(2, 5, 16), torch.randn(5, 16, 7, 7)
     for head, same in (("query", False), ("plain", True)):
