@@ -29,6 +29,8 @@ EXAMPLE = (3, 352, 416)  # images, height, width that the graph is traced with
 def export(source: Path, destination: Path, max_detections: int | None, version: str) -> Iterator[str]:
     """Export a checkpoint, and say line by line what the file is. It appears only if it agrees with the network.
 
+    Of a model for video it is the detector: instances are linked over frames by code, not by a graph.
+
     Args:
         source: a checkpoint of a training run or of `queryinst.convert`.
         destination: the file to write, `.onnx` or `.pt2`.
@@ -52,6 +54,7 @@ def export(source: Path, destination: Path, max_detections: int | None, version:
     yield (
         f"network       {checkpoint.config.backbone.name}, {checkpoint.config.model.num_proposals} proposals, "
         f"{len(checkpoint.category_ids)} classes; {exportable.kept} detections an image"
+        + ("; its detector alone, without what links instances over frames" if model.associates else "")
     )
     begin = time.perf_counter()
     program = trace(exportable)

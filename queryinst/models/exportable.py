@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from queryinst.config import PostprocessConfig
+from queryinst.models.deploy import deploy
 from queryinst.models.queryinst import QueryInst
 from queryinst.ops import boxes as box_ops
 from queryinst.ops.roi import SAMPLES, STRIDES, FeaturePyramid, pyramid_level
@@ -19,6 +20,10 @@ class StaticPyramid(FeaturePyramid):
     No shape depends on the boxes, which an exported graph needs. It costs four RoIAligns instead of one, little beside
     backbone and stages.
     """
+
+    def __init__(self, maps: list[Tensor], aligned: bool = True) -> None:
+        # Channels come last in what a deployed network computes; each RoIAlign would bring them to the front again.
+        super().__init__([features.contiguous() for features in maps], aligned)
 
     def align(self, boxes: Tensor, image: Tensor, size: int) -> Tensor:
         """As `FeaturePyramid.align`."""
@@ -39,12 +44,17 @@ class Exportable(nn.Module):
 
     The same as `detect(model, model(images, sizes), sizes, sizes, config)`, but that every shape follows from the
     number and the size of the images: masks are drawn for the kept rows, also where a query is kept with several
-    classes, and boxes below `config.min_side` are left to the caller.
+    classes, and boxes below `config.min_side` are left to the caller. It has a deployed copy of the model without the
+    heads that only training or tracking needs, so a model for video is its detector here.
     """
 
     def __init__(self, model: QueryInst, config: PostprocessConfig) -> None:
         super().__init__()
-        self.model, self.clip_boxes = model.eval(), config.clip_boxes
+        self.model, self.clip_boxes = deploy(model), config.clip_boxes
+        for stage in self.model.stages:
+            del stage.association
+        for stage in self.model.stages[:-1]:
+            del stage.mask
         number = len(model.queries.features)
         self.kept = min(config.max_detections or number, number * model.num_classes)
 

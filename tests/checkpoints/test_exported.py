@@ -14,6 +14,7 @@ from conftest import ROOT, Run
 from PIL import Image
 from test_load import saved
 
+from queryinst.benchmarks.inference import build
 from queryinst.checkpoints import exported
 from queryinst.checkpoints.agreement import Difference, Runner
 from queryinst.checkpoints.exported import export
@@ -21,9 +22,11 @@ from queryinst.checkpoints.load import Checkpoint, load, save
 from queryinst.config import BackboneConfig, ModelConfig, TrainConfig
 from queryinst.data.transforms import Geometry, fit
 from queryinst.errors import UserError
+from queryinst.models.deploy import deploy
 from queryinst.models.postprocess import detect
 from queryinst.models.queryinst import QueryInst
 from queryinst.ops.masks import paste
+from queryinst.video_config import AssociationConfig
 
 SCRIPTS = ROOT / "experiments" / "export"
 sys.path.append(str(ROOT / "tests" / "golden"))
@@ -168,6 +171,12 @@ def test_mistakes_are_one_sentence(run: Run, checkpoint: Checkpoint, tmp_path: P
         assert sentence in said
 
 
+def test_of_a_model_for_video_it_is_the_detector(tmp_path: Path):
+    path = saved(tmp_path / "video.ckpt", association=AssociationConfig(width=8))
+    said = next(export(path, tmp_path / "a.onnx", None, "9.9"))
+    assert said.endswith("6 detections an image; its detector alone, without what links instances over frames")
+
+
 def test_a_swin_is_refused(tmp_path: Path):
     """Its graph would hold for the size it was traced at alone."""
     config = TrainConfig(backbone=BackboneConfig(name="swin_t"))
@@ -179,27 +188,29 @@ def test_a_swin_is_refused(tmp_path: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
 def test_resnet50_with_300_proposals(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]):
-    config = TrainConfig(model=ModelConfig(num_proposals=300), backbone=BackboneConfig())
-    model = QueryInst(config.model, config.backbone, 80)
-    names = [f"class {k}" for k in range(80)]
-    path = tmp_path / "r50.safetensors"
-    save(Checkpoint(path, config, list(range(80)), names, weights(model)), path, {})
+    """It is exported, which it is only where it agrees; and how long an image takes."""
+    config = TrainConfig(model=ModelConfig(num_proposals=300), backbone=BackboneConfig(name="resnet50"))
+    model = build("resnet50", 300, "cpu")
+    path, destination = tmp_path / "r50.safetensors", tmp_path / f"r50.{kind}"
+    save(Checkpoint(path, config, list(range(80)), [f"class {k}" for k in range(80)], model.state_dict()), path, {})
     with capsys.disabled():
-        print(*export(path, tmp_path / f"r50.{kind}", None, "9.9"), sep="\n")
-    run = RUNNERS[kind](tmp_path / f"r50.{kind}")
-    model = load(path).build()
-    for height, width in ((256, 320), (320, 256)):
-        x, sizes = torch.randint(256, (1, 3, height, width), dtype=torch.uint8), torch.tensor([[height, width]])
-        spent = []
-        for _ in range(3):
-            begin = time.perf_counter()
-            boxes, scores, _, masks = run(x, sizes)
-            spent.append(time.perf_counter() - begin)
-        with torch.no_grad():
-            begin = time.perf_counter()
-            (ours,) = detect(model, model(x, sizes), sizes, sizes, config.model.postprocess)
-            eager = time.perf_counter() - begin
-        with capsys.disabled():
-            print(f"{width}x{height} {min(spent):.2f} s, eager {eager:.2f} s")
-        assert (boxes.shape, masks.shape) == ((1, 300, 4), (1, 300, 28, 28))
-        torch.testing.assert_close(scores[0], ours.scores, rtol=0, atol=1e-4)
+        print()
+        for line in export(path, destination, None, "9.9"):
+            print(line, flush=True)
+    runner = RUNNERS[kind](destination)
+    images, sizes = torch.randint(256, (1, 3, 256, 320), dtype=torch.uint8), torch.tensor([[256, 320]])
+    boxes, _, _, masks = runner(images, sizes)
+    assert (boxes.shape, masks.shape) == ((1, 300, 4), (1, 300, 28, 28))
+    ways = {"exported": runner} | {
+        name: lambda *x, model=model: detect(model, model(*x), sizes, sizes, config.model.postprocess)
+        for name, model in (("network", model), ("deployed", deploy(model)))
+    }
+    spent = {way: [] for way in ways}
+    with torch.inference_mode():
+        for _ in range(4):  # in turn, since other programs run too; the first one warms up
+            for way, run in ways.items():
+                begin = time.perf_counter()
+                run(images, sizes)
+                spent[way].append(time.perf_counter() - begin)
+    with capsys.disabled():
+        print("320x256      ", ", ".join(f"{way} {min(times[1:]):.2f} s" for way, times in spent.items()))

@@ -12,6 +12,7 @@ from queryinst.config import PostprocessConfig
 from queryinst.models.exportable import Exportable, StaticPyramid
 from queryinst.models.queryinst import QueryInst
 from queryinst.ops.roi import FeaturePyramid, pyramid_level
+from queryinst.video_config import AssociationConfig
 
 sys.path.append(str(ROOT / "tests" / "golden"))
 from weights import fill, mmdet_name
@@ -51,12 +52,22 @@ def test_every_level_read_and_one_kept_is_the_level_of_the_box(aligned: bool):
         ({}, PostprocessConfig()),
         ({"aligned": False}, PostprocessConfig(clip_boxes=True, max_detections=4, min_side=1.0)),
         ({"num_proposals": 3}, PostprocessConfig(max_detections=100)),
+        ({"association": AssociationConfig(width=8)}, PostprocessConfig()),
     ],
-    ids=["plain", "paddle", "more detections than queries"],
+    ids=["plain", "paddle", "more detections than queries", "video"],
 )
 def test_it_finds_what_the_network_finds(settings: dict[str, Any], config: PostprocessConfig):
     model = filled(**settings)
     assert max(compare(model, config, Exportable(model, config))) < LIMIT / 2
+
+
+def test_only_what_finds_is_in_it():
+    """No BatchNorm, no mask head of a stage but the last, no association head; the model itself keeps them."""
+    model = filled(association=AssociationConfig(width=8))
+    names = {name.removeprefix("model.") for name in Exportable(model, PostprocessConfig()).state_dict()}
+    assert {name.partition(".mask.")[0] for name in names if ".mask." in name} == {"stages.1"}
+    assert not any(part in name for name in names for part in ("association", "running_mean"))
+    assert any("stages.0.association." in name for name in model.state_dict())
 
 
 def test_a_wrong_file_is_found_out():
