@@ -51,6 +51,10 @@ def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
             "tracker.by=iou",
         ),
         (
+            data.video is None or data.shapes is None,
+            "data.shapes makes images and data.video reads video: choose one, such as data=shapes_video",
+        ),
+        (
             config.tracker.by != "truth",
             "tracker.by=truth knows the answer, which is for queryinst.evaluate: train with embedding or iou",
         ),

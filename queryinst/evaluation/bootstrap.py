@@ -48,7 +48,7 @@ class MatchFile:
 
     image_ids: Ints  # (I,) rising
     category_ids: Ints  # (K,)
-    kinds: dict[str, Matches]  # bbox and segm
+    kinds: dict[str, Matches]  # bbox and segm; of video segm alone, and its images are videos
 
 
 def read(path: Path) -> MatchFile:
@@ -72,6 +72,7 @@ def read(path: Path) -> MatchFile:
                     categories=len(categories),
                 )
                 for kind in KINDS
+                if f"{kind}_image" in file
             }
     except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(

@@ -72,7 +72,11 @@ class Object:
 def annotated(annotation: dict[str, Any], height: int, width: int) -> Object:
     """An annotation of a YouTube-VIS file; areas that are not given are counted."""
     codes = [mask_ops.compressed(mask, height, width) if mask else None for mask in annotation["segmentations"]]
-    areas = annotation.get("areas") or [float(mask_ops.area(code)) if code else None for code in codes]
+    given = annotation.get("areas") or [None] * len(codes)
+    areas = [
+        (float(mask_ops.area(code)) if area is None else area) if code else None
+        for code, area in zip(codes, given, strict=True)
+    ]
     return Object(annotation["category_id"], bool(annotation.get("iscrowd")), codes, areas)
 
 

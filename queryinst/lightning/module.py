@@ -213,8 +213,9 @@ class QueryInstModule(pl.LightningModule):
 def fault_of(found: list[Detections], image_ids: list[int], stage: int) -> UserError | None:
     """Why detections cannot be evaluated, if they cannot."""
     for image_id, detections in zip(image_ids, found, strict=True):
-        for name in ("scores", "boxes", "masks"):
-            if not getattr(detections, name).isfinite().all():
+        for name in ("scores", "boxes", "masks", "embeddings"):
+            values = getattr(detections, name)
+            if values is not None and not values.isfinite().all():
                 return UserError(
                     f"stage {stage} gives NaN or infinite {name} for image {image_id}: the weights are broken, or "
                     "trainer.precision is too low for them; go back to an earlier checkpoint"

@@ -18,7 +18,6 @@ from queryinst.criterion.matcher import Matcher
 from queryinst.data.datamodule import CocoDataModule
 from queryinst.errors import UserError
 from queryinst.evaluation import matches
-from queryinst.evaluation.coco import CocoEvaluator
 from queryinst.lightning import kinds
 from queryinst.lightning import loggers as log
 from queryinst.lightning.callbacks.explanation import Explanation
@@ -136,7 +135,7 @@ def _evaluate_stages(
     last = kinds.evaluator(source, tracker, keep_matches=True)
     module.evaluators = {**earlier, -1: last}
     trainer.validate(module, datamodule=data, verbose=False)
-    if trainer.is_global_zero and isinstance(last, CocoEvaluator):
+    if trainer.is_global_zero:
         matches.save(last.matches, folder)
     prefixes = [f"stage_{stage + 1}/" for stage in earlier]
     stages = [

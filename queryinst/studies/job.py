@@ -53,7 +53,7 @@ def run(config: TrainConfig) -> Path:
         trained = train(config, data, folder, run_id(values))
         if is_first():
             results.write(folder / RESULT, description | dataclasses.asdict(trained))
-            _report(folder, trained, data.categories.names)
+            _report(folder, trained, data.categories.names, "VIDEO" if config.data.video else "IMAGE_OR_FOLDER")
     return folder
 
 
@@ -89,11 +89,11 @@ def _held(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _report(folder: Path, trained: "Trained", names: tuple[str, ...]) -> None:
+def _report(folder: Path, trained: "Trained", names: tuple[str, ...], source: str) -> None:
     from queryinst.lightning.kinds import table
 
     print(f"\n{table(trained.metrics, names)}\n\ntrained in {trained.minutes:.1f} minutes; everything is in {folder}\n")
-    print(f"look at it      python -m queryinst.predict checkpoint={folder / trained.best} source=IMAGE_OR_FOLDER")
+    print(f"look at it      python -m queryinst.predict checkpoint={folder / trained.best} source={source}")
     print(f"stage by stage  python -m queryinst.evaluate checkpoint={folder / trained.best} all_stages=true")
     print("your own data   python -m queryinst.train data=coco data.root=FOLDER", flush=True)
 

@@ -224,3 +224,12 @@ def test_a_track_has_the_mean_score_and_the_most_frequent_class():
     assert tubes.Track([0, 1], [], [], [3, 1]).label == 1, "the lowest of equals"
     assert tubes.mean_area([None, 4.0, 0.0, 8.0]) == 6
     assert tubes.mean_area([None, 0.0]) == 0
+
+
+def test_sizes_that_a_file_leaves_out_are_counted():
+    whole = {"size": [300, 300], "counts": [0, 90000]}
+    track = {"category_id": 1, "segmentations": [whole, None, whole]}
+    for areas in ({}, {"areas": None}, {"areas": [None, None, None]}, {"areas": [90000.0, None, None]}):
+        made = tubes.annotated({**track, **areas}, 300, 300)
+        assert made.areas == [90000.0, None, 90000.0]
+        assert tubes.mean_area(made.areas) == 90000

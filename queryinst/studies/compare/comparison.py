@@ -14,8 +14,8 @@ import numpy as np
 from queryinst import __version__
 from queryinst.studies.compare import figures, table
 from queryinst.studies.compare.figures import Plot
-from queryinst.studies.compare.groups import Group, baseline, group
-from queryinst.studies.compare.noise import KINDS, Difference, Noise
+from queryinst.studies.compare.groups import Group, baseline, group, kinds_of
+from queryinst.studies.compare.noise import Difference, Noise
 from queryinst.studies.compare.runs import CURVES, MATCHES, Found, Run
 
 VALIDATION = (
@@ -68,7 +68,7 @@ def compare(found: Found, name: str, command: str, base_label: str | None, resam
     for run in found.runs:
         if (run.folder / MATCHES).is_file():
             noise.check(run)
-    differences = [noise.difference(one, base, kind) for one in groups if one is not base for kind in KINDS]
+    differences = [noise.difference(one, base, kind) for one in groups if one is not base for kind in kinds_of(groups)]
     columns, made = table.rows(groups)
     return Comparison(
         name=name,

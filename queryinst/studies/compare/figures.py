@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from queryinst.studies.compare.groups import Group, show
-from queryinst.studies.compare.noise import KINDS, Noise
+from queryinst.studies.compare.groups import KINDS, Group, kinds_of, show
+from queryinst.studies.compare.noise import Noise
 from queryinst.visualize import plots
 from queryinst.visualize.plots import Dot, Line
 
@@ -31,7 +31,7 @@ class Plot:
 def draw(groups: Sequence[Group], base: Group, noise: Noise) -> list[Plot]:
     """All plots that make sense for these groups."""
     return [
-        *(plot for kind in KINDS for plot in _against_settings(groups, kind)),
+        *(plot for kind in kinds_of(groups) for plot in _against_settings(groups, kind)),
         *_trades(groups),
         *_curves(groups),
         *_stages(groups),
@@ -109,7 +109,7 @@ def _trades(groups: Sequence[Group]) -> Iterator[Plot]:
         ("seconds_per_image", "ms per image", lambda g: 1000 * mean(run.seconds for run in g.runs), lambda v: 1000 * v),
     )
     for key, heading, cost, scaled in costs:
-        for kind, words in KINDS.items():
+        for kind, words in kinds_of(groups).items():
             metric = f"{kind}_AP"
             dots = [
                 Dot(group.label, cost(group), _values(group, metric), number)
@@ -148,7 +148,7 @@ def _curves(groups: Sequence[Group]) -> Iterator[Plot]:
 
 
 def _stages(groups: Sequence[Group]) -> Iterator[Plot]:
-    for kind, words in KINDS.items():
+    for kind, words in kinds_of(groups).items():
         lines = []
         for number, group in enumerate(groups):
             of_runs = [stages for run in group.runs if (stages := run.stages(f"{kind}_AP"))]

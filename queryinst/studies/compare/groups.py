@@ -11,6 +11,7 @@ from queryinst.errors import UserError, nearest
 from queryinst.studies.compare.runs import Run, natural
 
 DIGESTS = ("data.train", "data.val", "weights", "backbone.weights")  # settings that count by what a file holds
+KINDS = {"segm": "mask AP", "bbox": "box AP"}
 LONG = 3  # settings in a label; with more, the words of the study's command say it better
 
 
@@ -30,6 +31,11 @@ class Group:
     def spread(self, metric: str) -> float:
         """Sample standard deviation over the seeds; NaN with one seed."""
         return stdev_or_nan([run.metric(metric) for run in self.runs])
+
+
+def kinds_of(groups: Sequence[Group]) -> dict[str, str]:
+    """Those of `KINDS` that a group has an AP of: of video there are no boxes."""
+    return {kind: words for kind, words in KINDS.items() if not all(math.isnan(g.mean(f"{kind}_AP")) for g in groups)}
 
 
 def stdev_or_nan(values: Sequence[float]) -> float:

@@ -23,10 +23,9 @@ from scipy.special import stdtrit
 
 from queryinst.errors import UserError
 from queryinst.evaluation import bootstrap
-from queryinst.studies.compare.groups import Group
+from queryinst.studies.compare.groups import KINDS, Group
 from queryinst.studies.compare.runs import MATCHES, Run
 
-KINDS = {"segm": "mask AP", "bbox": "box AP"}
 Floats = NDArray[np.float64]
 
 
@@ -123,7 +122,7 @@ class Noise:
         """
         file = self._file(run.folder)
         ones = np.ones((1, len(file.image_ids)), np.int64)
-        for kind in KINDS:
+        for kind in file.kinds:
             found = float(bootstrap.average(bootstrap.precisions(file.kinds[kind], ones))[0])
             said = run.metric(f"{kind}_AP")
             if abs(found - said) > tolerance:

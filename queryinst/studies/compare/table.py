@@ -34,9 +34,17 @@ def _ap(kind: str, word: str, name: str) -> Column:
     return Column(key, f"{word} {WORDS.get(name, name)}", lambda run: run.metric(key), 3, brief)
 
 
+def _of_video(key: str, heading: str, brief: str | None = None) -> Column:
+    return Column(key, heading, lambda run: run.metric(key), 3, brief)
+
+
 COLUMNS = (
     *(_ap("segm", "mask", name) for name in APS),
     *(_ap("bbox", "box", name) for name in APS),
+    _of_video("association_accuracy", "association accuracy", "assoc."),
+    _of_video("id_kept", "identity kept"),
+    _of_video("segm_AP_occlusion", "mask AP, occlusion", "occl. AP"),
+    _of_video("association_accuracy_occlusion", "association accuracy, occlusion"),
     Column("parameters_M", "parameters, M", lambda run: run.result["parameters"] / 1e6, 2, "M par."),
     Column("gflops", "GFLOPs", lambda run: run.result["flops"] / 1e9, 2, "GFLOPs"),
     Column("ms_per_image", "ms per image", lambda run: 1000 * run.seconds, 1, "ms"),

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from queryinst.errors import UserError
 from queryinst.studies.compare import table
 from queryinst.studies.compare.comparison import Comparison
-from queryinst.studies.compare.noise import KINDS
+from queryinst.studies.compare.groups import KINDS
 from queryinst.visualize import plots
 
 PAGE = "report.html"
