@@ -5,6 +5,8 @@ python -m queryinst.benchmark inference --batches 1 2 4 --sizes 800x1216 640x960
 python -m queryinst.benchmark data            images a second and bytes of targets, against v2 transforms on bitmaps
 python -m queryinst.benchmark data --open     also opening an annotation file as large as COCO's training set (minutes)
 python -m queryinst.benchmark masks           masks to COCO run-length codes, against paste and encode
+python -m queryinst.benchmark train           a training step by part: seconds, memory (4 minutes on two cores)
+python -m queryinst.benchmark evaluation      detections to metrics: run-length codes, two backends of COCO's numbers
 
 Everything measured is generated, and the same command runs on a GPU (--device cuda). The result is printed and, in a
 checkout or with --to FOLDER, written as JSON and as Markdown, named after the part and the hardware.
@@ -27,6 +29,8 @@ def main() -> None:
     _inference(parts.add_parser("inference", help="one image to detections and codes: time, operations, share of peak"))
     _data(parts.add_parser("data", help="the data set: images a second, bytes of targets, opening a large file"))
     _masks(parts.add_parser("masks", help="masks to COCO run-length codes"))
+    _train(parts.add_parser("train", help="a training step: seconds by part and peak memory"))
+    _evaluation(parts.add_parser("evaluation", help="detections to metrics"))
     for part in parts.choices.values():
         part.add_argument("--rounds", type=_positive, default=5, help="times that each way is timed")
         part.add_argument("--to", type=Path, help=f"folder for JSON and Markdown; in a checkout {FOLDER}")
@@ -57,6 +61,25 @@ def _masks(part: argparse.ArgumentParser) -> None:
     part.add_argument("--masks", type=_positive, default=100)
     part.add_argument("--height", type=_positive, default=800)
     part.add_argument("--width", type=_positive, default=1333)
+
+
+def _train(part: argparse.ArgumentParser) -> None:
+    part.add_argument("--proposals", type=_positive, nargs="+", default=[100, 300])
+    part.add_argument("--precision", choices=("fp32", "bf16"), nargs="+", default=["fp32"])
+    part.add_argument("--compile", action="store_true", help="also with torch.compile (minutes more for compiling)")
+    part.add_argument("--batch", type=_positive, nargs="+", default=[1], help="images a step")
+    part.add_argument("--sizes", type=_size, nargs="+", default=["800x1216"], help="height x width, multiples of 32")
+    part.add_argument("--objects", type=_positive, default=10, help="objects an image")
+    part.add_argument("--backbone", default="resnet50", choices=("resnet18", "resnet50", "resnet101", "swin_t", "tiny"))
+    part.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
+    part.add_argument("--threads", type=_positive, help="CPU threads; PyTorch's choice by default")
+
+
+def _evaluation(part: argparse.ArgumentParser) -> None:
+    part.set_defaults(threads=1)
+    part.add_argument("--images", type=_positive, default=500)
+    part.add_argument("--objects", type=_positive, default=7, help="objects an image")
+    part.add_argument("--detections", type=_positive, default=100, help="detections an image")
 
 
 def _measure(arguments: argparse.Namespace) -> None:

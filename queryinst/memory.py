@@ -1,6 +1,7 @@
 """Memory that is used again and again, image after image, stays with the process."""
 
 import ctypes
+import os
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 NEVER = -1
@@ -13,9 +14,12 @@ def keep_memory() -> bool:
     page faults, a quarter of a second, for one image of 800 x 1216 pixels in a ResNet-50. The process then stays as
     large as it ever was. For commands only: it concerns all of the process.
 
+    PyTorch's tensors also get pages of 2 MB where the system has them, if it is called before the first large one.
+
     Returns:
         whether it does.
     """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # macOS, Windows

@@ -20,6 +20,9 @@ def main(config: TrainConfig) -> None:
 
         report_plan(config)
         return
+    from queryinst.memory import keep_memory
+
+    keep_memory()
     from queryinst.studies.job import run
 
     run(config)

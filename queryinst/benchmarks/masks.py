@@ -24,7 +24,7 @@ class MaskTimes(NamedTuple):
 def measure(count: int, height: int, width: int, rounds: int, seed: int = 0) -> MaskTimes:
     """Time both ways on the same random masks and boxes."""
     size = (height, width)
-    probabilities, boxes = _predictions(count, height, width, seed)
+    probabilities, boxes = predictions(count, height, width, seed)
 
     def ours() -> list[mask_ops.Rle]:
         return [mask_ops.encode(mask_ops.paste(m, b, size), size) for m, b in zip(probabilities, boxes, strict=True)]
@@ -48,7 +48,7 @@ def paste_whole(masks: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int])
     return (F.grid_sample(masks[:, None], where, align_corners=False)[:, 0] >= 0.5).to(torch.uint8)
 
 
-def _predictions(count: int, height: int, width: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def predictions(count: int, height: int, width: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Blobs (N, 28, 28) as a mask head draws them, and boxes (N, 4) of 16 pixels up to the image's short side."""
     rng = np.random.default_rng(seed)
     grid = (np.arange(28, dtype=np.float32) + 0.5) / 14 - 1

@@ -29,10 +29,11 @@ def _open(path: Path) -> Opening:
 
     begin = time.perf_counter()
     source = CocoFile(path, path.parent)
-    return Opening(time.perf_counter() - begin, _peak(), len(source.images))
+    return Opening(time.perf_counter() - begin, peak(), len(source.images))
 
 
-def _peak() -> int:
+def peak() -> int:
+    """Bytes of the most memory that this process has held."""
     # getrusage would count what this process was before it began a program of its own
     return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 

@@ -32,8 +32,6 @@ class Criterion:
     def __init__(self, config: CriterionConfig) -> None:
         self.config = config
         self.match = Matcher(config)
-        detection = [config.class_weight, config.l1_weight, config.giou_weight, config.mask_weight]
-        self.weights = torch.tensor([*detection, config.association_weight])
 
     def __call__(
         self,
@@ -75,18 +73,16 @@ class Criterion:
             boxes.flatten(0, 1), target.flatten(), targets, limits.repeat(len(stages), 1), side, config.mask_samples
         ).view_as(mask_logits)
         sums = [
-            losses.focal(logits, wanted, config.focal_alpha, config.focal_gamma),
-            losses.l1(boxes, wanted_boxes, box_ops.extent(sizes)[image]),
-            losses.giou(boxes, wanted_boxes),
-            losses.dice(mask_logits, wanted_masks),
+            config.class_weight * losses.focal(logits, wanted, config.focal_alpha, config.focal_gamma),
+            config.l1_weight * losses.l1(boxes, wanted_boxes, box_ops.extent(sizes)[image]),
+            config.giou_weight * losses.giou(boxes, wanted_boxes),
+            config.mask_weight * losses.dice(mask_logits, wanted_masks),
         ]
         if embeddings:
             assert targets.tracks is not None, "association learns from pairs of frames"
-            sums.append(
-                association(torch.stack(list(embeddings)), image, targets.tracks[target], config.association_loss)
-            )
-        weights = self.weights[: len(sums)].to(image.device)
-        return torch.stack(sums, dim=1) * weights / self._pairs(matches)
+            told = association(torch.stack(list(embeddings)), image, targets.tracks[target], config.association_loss)
+            sums.append(config.association_weight * told)
+        return torch.stack(sums, dim=1) / self._pairs(matches)
 
     @staticmethod
     def require_finite(
@@ -109,5 +105,5 @@ class Criterion:
 
     @staticmethod
     def _pairs(matches: Matches) -> Tensor:
-        pairs = torch.tensor(float(len(matches.image)), device=matches.image.device)
+        pairs = torch.full((), float(len(matches.image)), device=matches.image.device)  # filled there, not copied
         return ranks.mean(pairs).clamp(min=1 / ranks.count())  # at least 1 in all, as one process would have it

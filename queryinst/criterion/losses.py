@@ -54,7 +54,8 @@ def mask_targets(boxes: Tensor, target: Tensor, targets: Targets, limits: Tensor
     """
     region = targets.mask_boxes[target]
     corner, extent = region[:, :2].tile(2), (region[:, 2:] - region[:, :2]).tile(2)
-    resolution = boxes.new_tensor(targets.masks.shape[:0:-1]).tile(2)  # width, height of the bitmaps, twice
-    local = (box_ops.clip(boxes, limits) - corner) / extent * resolution
+    share = (box_ops.clip(boxes, limits) - corner) / extent
+    height, width = targets.masks.shape[1:]
+    local = torch.stack([share[:, ::2] * width, share[:, 1::2] * height], dim=2).flatten(1)
     rois = torch.cat([target[:, None].to(local.dtype), local], dim=1)
     return (roi_align(targets.masks[:, None].float(), rois, size, 1.0, samples, aligned=True)[:, 0] >= 0.5).float()

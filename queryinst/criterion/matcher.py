@@ -55,11 +55,13 @@ class Matcher:
                 require_finite(stages, targets)
                 raise NonFiniteError("the matching costs of finite outputs are NaN or infinite", index)
             pairs = [linear_sum_assignment(cost) for cost in of_image]
-            image.append(torch.full((len(pairs[0][0]),), index))
-            query.append(torch.stack([torch.as_tensor(rows) for rows, _ in pairs]))
-            target.append(torch.stack([torch.as_tensor(columns) for _, columns in pairs]) + start)
+            image.append(np.full((1, len(pairs[0][0])), index))
+            query.append(np.stack([rows for rows, _ in pairs]))
+            target.append(np.stack([columns for _, columns in pairs]) + start)
             start += count
-        return Matches(torch.cat(image).to(device), torch.cat(query, 1).to(device), torch.cat(target, 1).to(device))
+        solved = torch.from_numpy(np.concatenate([np.concatenate(part, axis=1) for part in (image, query, target)]))
+        solved = solved.to(device, non_blocking=True)  # one copy, and nobody waits for it
+        return Matches(solved[0], *solved[1:].split(len(stages)))
 
     @torch.no_grad()
     def costs(self, stages: list[StageOutput], targets: Targets, sizes: Tensor) -> Tensor:

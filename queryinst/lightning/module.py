@@ -16,6 +16,7 @@ from queryinst.criterion.matcher import NonFiniteError
 from queryinst.errors import UserError
 from queryinst.lightning.kinds import Evaluator
 from queryinst.lightning.optimizer import learning_rate, optimizer
+from queryinst.lightning.trace import Trace
 from queryinst.models.postprocess import detect
 from queryinst.models.queryinst import QueryInst
 from queryinst.ops import ranks
@@ -51,7 +52,8 @@ class QueryInstModule(pl.LightningModule):
         self.training_parts, self.record, self.folder = training, record or {}, folder
         self.seed = int(self.record.get("config", {}).get("seed", 0))
         self._recent: list[Tensor] = []  # losses since they were logged
-        self._batch: Batch | None = None  # the last one that was trained on
+        self._trace: Trace | None = None  # of the last batch that was trained on
+        self._norm = torch.zeros(())  # of all gradients of this step
         self._row: dict[str, Tensor | float] = {}  # what is to be logged of this step, where it is one that is
         self._fault: UserError | None = None  # of this process, in this evaluation
         self.stages: list[StageOutput] = []  # of the last validation batch, for callbacks
@@ -65,12 +67,30 @@ class QueryInstModule(pl.LightningModule):
         with self._together(batch):
             self.training_parts.inspect(batch)
             matches = criterion.match(output.stages, batch.targets, batch.sizes)
+        self._judge()  # the step before: the matching has waited for all that the device had to do for it
         rows = dict(enumerate(matches.rows(batch.targets.labels)))
         drawn, embeddings = (list(made(output, rows).values()) for made in (self.model.predict_masks, self.model.embed))
         losses = criterion(output.stages, drawn, matches, batch.targets, batch.sizes, embeddings)
-        with self._together(batch):
-            criterion.require_finite(losses, output.stages, drawn, matches, batch.targets)
+        self._trace = Trace(self.global_step, batch, output.stages, drawn, matches, losses)
+        if not self._waits:
+            self._judge()
         return losses
+
+    @property
+    def _waits(self) -> bool:
+        """Whether the host waits for the device to see a number. Only the matching of a training step makes it."""
+        return self.device.type != "cpu"
+
+    def _judge(self) -> None:
+        """Raise UserError where the last step's losses or gradients were not finite. They must have arrived."""
+        trace = self._trace
+        if trace is None or trace.is_good():
+            return
+        assert self.training_parts
+        with ranks.together(self.device):
+            if error := trace.broken_output(self.training_parts.criterion):
+                raise UserError(self._keep(trace.batch, error, trace.step)) from error
+        raise UserError(self._keep(trace.batch, trace.broken_gradient(), trace.step))
 
     @contextlib.contextmanager
     def _together(self, batch: Batch) -> Iterator[None]:
@@ -79,7 +99,7 @@ class QueryInstModule(pl.LightningModule):
             try:
                 yield
             except NonFiniteError as error:
-                raise UserError(self._keep(batch, error)) from error
+                raise UserError(self._keep(batch, error, self.global_step)) from error
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Randomness inside the network (blocks that a Swin skips) follows from the step, so that resuming is exact."""
@@ -87,7 +107,6 @@ class QueryInstModule(pl.LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        self._batch = batch
         losses = self.losses(batch)
         self._recent.append(losses.detach())
         if batch_idx % LOG_EVERY == 0:
@@ -96,28 +115,46 @@ class QueryInstModule(pl.LightningModule):
         return losses.sum()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Raise UserError where a gradient is NaN or infinite, while the weights are still good.
+        """Keep the weights from a gradient that is NaN or infinite, and raise UserError for it.
 
-        The norm that tells is the L2 norm of all gradients before they are clipped; with the losses, it is logged.
+        At once where that costs nothing; where the host would have to wait for the device, the device leaves the step
+        out, and the next step raises. The norm that tells is the L2 norm of all gradients before they are clipped by
+        it; with the losses, it is logged.
         """
+        assert self._trace
         scaled = self.trainer.precision == "16-mixed"  # the scaler leaves out a step with infinite gradients
-        if scaled and not self._row:
-            return
         gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
-        norm = torch.nn.utils.get_total_norm(gradients.values())
+        self._norm = self._trace.gradients(gradients, judge=not scaled)
         if self._row:
-            self.write({**self._row, "train/grad_norm": norm}, self.trainer.global_step)
+            self.write({**self._row, "train/grad_norm": self._norm}, self.trainer.global_step)
             self._row = {}
-        if scaled or norm.isfinite():
+        if scaled:
             return
-        assert self._batch
-        broken = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
-        what = (
-            f"{len(broken)} gradients are NaN or infinite, first that of {broken[0]},"
-            if broken
-            else "gradients overflow"
-        )
-        raise UserError(self._keep(self._batch, NonFiniteError(what)))
+        if self._waits:  # what a GradScaler tells a fused optimizer
+            optimizer.found_inf = (~self._trace.finite).float()  # type: ignore[attr-defined]
+        else:
+            self._judge()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """As Lightning does it, but the norm is known already."""
+        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), gradient_clip_val, self._norm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """As Lightning does it, and then without the gradients: the next forward pass needs their memory."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        optimizer.zero_grad()
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """From pinned memory, so that the host need not wait."""
+        return batch.to(device, non_blocking=True)
 
     def on_train_epoch_start(self) -> None:
         self._recent.clear()
@@ -139,6 +176,9 @@ class QueryInstModule(pl.LightningModule):
         A step is counted from 0. What follows it, an evaluation say, bears its number and not that of the next, which a
         resumed run begins with and writes again.
         """
+        computed = {name: value for name, value in metrics.items() if isinstance(value, Tensor)}
+        if computed:  # one copy from the device
+            metrics = {**metrics, **dict(zip(computed, torch.stack(list(computed.values())).tolist(), strict=True))}
         for logger in self.trainer.loggers:
             logger.log_metrics({name: float(value) for name, value in metrics.items()}, step)
 
@@ -146,10 +186,10 @@ class QueryInstModule(pl.LightningModule):
         """That of the last parameter group: the rest of the network, not the backbone."""
         return float(self.trainer.optimizers[0].param_groups[-1]["lr"])
 
-    def _keep(self, batch: Batch, error: NonFiniteError) -> str:
+    def _keep(self, batch: Batch, error: NonFiniteError, step: int) -> str:
         """Write what it takes to repeat a step that failed, and say so."""
         rank = f"-device-{self.global_rank}" if self.global_rank else ""  # all of them meet a broken gradient
-        path = self.folder / f"failed-step-{self.global_step}{rank}.pt"
+        path = self.folder / f"failed-step-{step}{rank}.pt"
         images = batch.image_ids if error.image is None else [batch.image_ids[error.image]]
         content = {
             "images": batch.images,
@@ -159,7 +199,7 @@ class QueryInstModule(pl.LightningModule):
         }
         torch.save({**content, "state_dict": self.model.state_dict(), "record": self.record}, path)
         return (
-            f"{error} at step {self.global_step} (image {', '.join(map(str, images))}); the batch and the weights are "
+            f"{error} at step {step} (image {', '.join(map(str, images))}); the batch and the weights are "
             f"kept in {path}. Usually optimizer.lr is too high for the batch, or a ground-truth box is broken"
         )
 
@@ -198,11 +238,16 @@ class QueryInstModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         assert self.training_parts
         parts = self.training_parts
-        adamw = optimizer(self.model, parts.optimizer, parts.batch_size)
+        # A fused optimizer takes the scale out of the gradients by itself, too late for clipping them.
+        fused = self.trainer.precision != "16-mixed"
+        adamw = optimizer(self.model, parts.optimizer, parts.batch_size, fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(adamw, learning_rate(parts.schedule, parts.steps_per_epoch))
         return {"optimizer": adamw, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._waits:
+            torch.accelerator.synchronize()
+        self._judge()  # no checkpoint hides a broken step
         checkpoint["queryinst"] = self.record
         checkpoint["recent_losses"] = list(self._recent_losses()) if self._recent else []
 

@@ -30,11 +30,11 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig, lr: float) -> li
     return [{"name": name, **group} for name, group in groups.items()]
 
 
-def optimizer(model: nn.Module, config: OptimizerConfig, batch_size: int) -> torch.optim.AdamW:
+def optimizer(model: nn.Module, config: OptimizerConfig, batch_size: int, fused: bool = True) -> torch.optim.AdamW:
     """AdamW with the learning rate scaled linearly from `lr_batch` to the images of a step."""
     lr = config.lr * batch_size / config.lr_batch
     return torch.optim.AdamW(
-        parameter_groups(model, config, lr), lr=lr, betas=(config.betas[0], config.betas[1]), fused=True
+        parameter_groups(model, config, lr), lr=lr, betas=(config.betas[0], config.betas[1]), fused=fused
     )
 
 

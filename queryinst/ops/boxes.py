@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 LARGEST_LOG_SCALE = abs(math.log(16 / 1000))  # one refinement changes a side at most 62.5-fold, either way
-DELTA_STD = (0.5, 0.5, 1.0, 1.0)  # MMDetection's target_stds; Detectron2's weights (2, 2, 1, 1)
+SHIFT_STD = 0.5  # MMDetection's target_stds (0.5, 0.5, 1, 1); Detectron2's weights (2, 2, 1, 1)
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
@@ -20,14 +20,13 @@ def refine(boxes: Tensor, deltas: Tensor) -> Tensor:
 
     Args:
         boxes: (..., 4) xyxy pixels.
-        deltas: (..., 4) dx, dy in box sizes and log of the scales, each over `DELTA_STD`.
+        deltas: (..., 4) dx, dy in box sizes over `SHIFT_STD`, and log of the scales.
 
     Returns:
         (..., 4) xyxy pixels. Nothing is clipped to the image, in any stage (reference, 1.6.2).
     """
-    deltas = deltas * deltas.new_tensor(DELTA_STD)
     size = boxes[..., 2:] - boxes[..., :2]
-    centre = (boxes[..., :2] + boxes[..., 2:]) / 2 + deltas[..., :2] * size
+    centre = (boxes[..., :2] + boxes[..., 2:]) / 2 + deltas[..., :2] * SHIFT_STD * size
     half = size * deltas[..., 2:].clamp(-LARGEST_LOG_SCALE, LARGEST_LOG_SCALE).exp() / 2
     return torch.cat([centre - half, centre + half], dim=-1)
 

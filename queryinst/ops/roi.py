@@ -1,5 +1,7 @@
 """Reading regions out of a feature pyramid: RoIAlign with the level chosen by box size."""
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,6 +10,7 @@ from torchvision.ops import roi_align
 STRIDES = (4, 8, 16, 32)  # of P2..P5
 FINEST_SIDE = 56  # sides below 2 * 56 pixels read P2; every doubling goes one level up
 SAMPLES = 2  # sampling points a side in each cell of the result
+OUTSIDE = -1e4  # pixels: more than a pixel outside the map, on every level
 
 
 class FeaturePyramid:
@@ -42,18 +45,20 @@ class FeaturePyramid:
         return self._gather(boxes, image, size) if boxes.device.type == "cpu" else self._pool(boxes, image, size)
 
     def _pool(self, boxes: Tensor, image: Tensor, size: int) -> Tensor:
-        """By torchvision's kernel, a call a level."""
-        level = pyramid_level(boxes)
-        rois = torch.cat([image[:, None].to(boxes.dtype), boxes], dim=1)
+        """By torchvision's kernel, a call a level.
+
+        Each call takes all boxes, those of other levels moved out of the map, where the kernel reads nothing and gives
+        0: to pick a level's own boxes, the host would have to wait for the device to count them.
+        """
+        level = pyramid_level(boxes)[:, None]
         # Boxes stay float32 under mixed precision: half precision would move them by pixels.
         wide = torch.promote_types(self.maps[0].dtype, torch.float32)
         self._wide = self._wide or [features.to(wide) for features in self.maps]
-        pooled, order = [], []
+        pooled = []
         for index, (features, stride) in enumerate(zip(self._wide, STRIDES, strict=True)):
-            where = torch.nonzero(level == index).squeeze(1)
-            order.append(where)
-            pooled.append(roi_align(features, rois[where].to(wide), size, 1 / stride, SAMPLES, self.aligned))
-        return torch.cat(pooled).to(self.maps[0].dtype)[torch.cat(order).argsort()]
+            rois = torch.cat([image[:, None], torch.where(level == index, boxes, OUTSIDE)], dim=1).to(wide)
+            pooled.append(roi_align(features, rois, size, 1 / stride, SAMPLES, self.aligned))
+        return functools.reduce(torch.add, pooled).to(self.maps[0].dtype)
 
     def _gather(self, boxes: Tensor, image: Tensor, size: int) -> Tensor:
         """By an embedding bag over a table with a row for every pixel of every level of every image."""

@@ -1,5 +1,6 @@
 """The benchmark runs and prints its ratios, and compares the same work. Nothing here is timed."""
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -9,11 +10,12 @@ import pytest
 import torch
 from conftest import ROOT, Run
 
-from queryinst.benchmarks import data, frame, masks, opening, scenes
-from queryinst.config import TrainConfig
+from queryinst.benchmarks import data, frame, masks, opening, scenes, train
+from queryinst.config import OptimizerConfig, PostprocessConfig, ScheduleConfig, TrainConfig
 from queryinst.data.coco import CocoDataset, CocoFile
 from queryinst.data.index import SMALLEST
 from queryinst.data.transforms import TrainGeometry
+from queryinst.lightning.module import QueryInstModule, Training
 from queryinst.studies.command import compose
 
 
@@ -124,3 +126,52 @@ def test_paste_whole_is_one_mask_after_another(count: int):
     for index in range(count):
         alone = masks.paste_whole(probabilities[index : index + 1], boxes[index : index + 1], (40, 50))
         assert (together[index] == alone[0]).all()
+
+
+def test_a_training_step_is_told_by_part(run: Run, tmp_path: Path):
+    sizes = ["--backbone", "tiny", "--sizes", "64x96", "--objects", "2", "--proposals", "4", "--threads", "1"]
+    code, said = run(
+        "benchmark", "train", *sizes, "--precision", "fp32", "bf16", "--rounds", "1", "--to", str(tmp_path)
+    )
+    assert code == 0
+    (path,) = tmp_path.glob("train-*.json")
+    steps = json.loads(path.read_text())["results"]["steps"]
+    assert [step["precision"] for step in steps] == ["fp32", "bf16"]
+    for step in steps:
+        assert tuple(step["parts"]) == train.PARTS
+        assert all(seconds > 0 for seconds in step["parts"].values())
+        assert step["peak"] > 1e8
+    assert {row[0] for row in cells(said)} >= set(train.PARTS)
+    assert "x" not in cells(said)[2][-1], "MMDetection was measured with other sizes"
+
+
+def test_a_size_is_height_and_width(run: Run):
+    for wrong in ("800", "800x1210", "0x32"):
+        code, said = run("benchmark", "train", "--sizes", wrong)
+        assert (code, f"{wrong} is not HEIGHTxWIDTH in multiples of 32" in said) == (2, True)
+
+
+def test_the_measured_step_is_the_modules(tmp_path: Path):
+    """The same losses from the same weights and batch, as training has them."""
+    case = train.Case(4, "fp32", False, 2, 64, 96, 2, "tiny", "cpu", None, 1)
+    step = train.Step(case)
+    training = Training(step.criterion, OptimizerConfig(), ScheduleConfig(), 2, 10)
+    module = QueryInstModule(copy.deepcopy(step.model), {}, PostprocessConfig(), training, None, tmp_path)
+    expected = module.losses(step.batch)
+    assert torch.equal(step(), expected)
+    seconds = train.Clock(lambda: None)
+    assert not torch.equal(step(seconds), expected), "a step has been made"
+    assert set(seconds.seconds) == set(train.PARTS)
+
+
+def test_both_backends_of_the_evaluation_give_the_same_numbers(run: Run, tmp_path: Path):
+    pytest.importorskip("faster_coco_eval")
+    sizes = ["--images", "12", "--objects", "4", "--detections", "6", "--rounds", "1", "--to", str(tmp_path)]
+    code, said = run("benchmark", "evaluation", *sizes)
+    assert code == 0
+    (path,) = tmp_path.glob("evaluation-*.json")
+    numbers = json.loads(path.read_text())["results"]["numbers"]
+    assert len(numbers["pycocotools"]) == 24
+    assert numbers["pycocotools"] == pytest.approx(numbers["faster_coco_eval"], abs=1e-9)
+    assert 0.05 < numbers["pycocotools"]["segm_AP"] < 0.95
+    assert "the same 24 numbers" in said

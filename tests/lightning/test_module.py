@@ -26,7 +26,9 @@ def module(folder: Path, content: dict[str, Any] | None = None) -> QueryInstModu
     made.log = lambda name, value, **_: None  # type: ignore[assignment, method-assign]
     logger = SimpleNamespace(log_metrics=lambda metrics, step: made.logged.update(metrics))  # type: ignore[operator]
     steps = SimpleNamespace(param_groups=[{"lr": 1}])
-    made._trainer = SimpleNamespace(loggers=[logger], global_step=0, global_rank=0, optimizers=[steps])
+    made._trainer = SimpleNamespace(
+        loggers=[logger], global_step=0, global_rank=0, optimizers=[steps], precision="32-true"
+    )
     return made
 
 

@@ -10,6 +10,8 @@ import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from queryinst.lightning.module import LOG_EVERY
+
 SAY_EVERY = 60.0  # seconds between lines where there is no terminal
 
 
@@ -27,7 +29,7 @@ class RunProgress(pl.callbacks.ProgressBar):
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._begun, self._first_step, self._said = 0.0, 0, 0.0
-        self._scores = ""
+        self._loss = self._scores = self._speed = ""
 
     def disable(self) -> None:  # Lightning calls this on all ranks but the first
         self.enabled = False
@@ -63,6 +65,8 @@ class RunProgress(pl.callbacks.ProgressBar):
     ) -> None:
         if not self.enabled:
             return
+        if batch_idx % LOG_EVERY in (0, LOG_EVERY - 1):
+            self._read(trainer)
         if self._bar:
             self._bar.update(
                 self._task,
@@ -83,6 +87,7 @@ class RunProgress(pl.callbacks.ProgressBar):
         self._scores = "  ".join(scores)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._read(trainer)
         if self.enabled and not self._bar:
             self._say_where(trainer)
 
@@ -100,11 +105,15 @@ class RunProgress(pl.callbacks.ProgressBar):
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}/{self._total(trainer)}"
         )
 
-    def _status(self, trainer: pl.Trainer) -> str:
+    def _read(self, trainer: pl.Trainer) -> None:
+        """What the module and its callbacks have logged. It waits for the device, so not at every step."""
         loss = trainer.callback_metrics.get("train/loss")
-        parts = [f"loss {float(loss):.2f}" if loss is not None else "", self._scores]
         speed = trainer.callback_metrics.get("train/images_per_second")
-        parts.append(f"{float(speed):.0f} images/s" if speed is not None else "")
+        self._loss = f"loss {float(loss):.2f}" if loss is not None else ""
+        self._speed = f"{float(speed):.0f} images/s" if speed is not None else ""
+
+    def _status(self, trainer: pl.Trainer) -> str:
+        parts = [self._loss, self._scores, self._speed]
         done = trainer.global_step - self._first_step
         if done:
             left = (time.monotonic() - self._begun) / done * (self._total(trainer) - trainer.global_step)
