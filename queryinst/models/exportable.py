@@ -46,7 +46,7 @@ class Exportable(nn.Module):
 
     def __init__(self, model: QueryInst, config: PostprocessConfig) -> None:
         super().__init__()
-        # A .pt2 file does not hold weights whose channels come last.
+        # torch.export.save takes weights whose channels come last for slices of other tensors, and warns.
         self.model, self.clip_boxes = deploy(model).to(memory_format=torch.contiguous_format), config.clip_boxes
         for stage in self.model.stages:
             del stage.association
