@@ -67,7 +67,8 @@ def draw(picture, canvas, found, record, score):
     for k, index in kept[::-1]:
         name, box = f"{record['category_names'][labels[index]]} {scores[index]:.2f}", boxes[index].round(1).tolist()
         pen.rectangle(box, outline=colours[k])
-        corner = max(box[0], 0) + 2, max(box[1], 0)
+        room = picture.width - pen.textlength(name) - 2
+        corner = max(min(box[0] + 2, room), 2), max(box[1], 0)
         pen.text(corner, name, fill="white", stroke_width=1, stroke_fill="black")
         print(name, box)
     return picture

@@ -21,10 +21,6 @@ class StaticPyramid(FeaturePyramid):
     backbone and stages.
     """
 
-    def __init__(self, maps: list[Tensor], aligned: bool = True) -> None:
-        # Channels come last in what a deployed network computes; each RoIAlign would bring them to the front again.
-        super().__init__([features.contiguous() for features in maps], aligned)
-
     def align(self, boxes: Tensor, image: Tensor, size: int) -> Tensor:
         """As `FeaturePyramid.align`."""
         level = pyramid_level(boxes)[:, None, None, None]
@@ -50,7 +46,8 @@ class Exportable(nn.Module):
 
     def __init__(self, model: QueryInst, config: PostprocessConfig) -> None:
         super().__init__()
-        self.model, self.clip_boxes = deploy(model), config.clip_boxes
+        # torch.export.save takes weights whose channels come last for slices of other tensors, and warns.
+        self.model, self.clip_boxes = deploy(model).to(memory_format=torch.contiguous_format), config.clip_boxes
         for stage in self.model.stages:
             del stage.association
         for stage in self.model.stages[:-1]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import ROOT, small_model
 
+from queryinst.checkpoints import agreement
 from queryinst.checkpoints.agreement import LIMIT, compare
 from queryinst.config import PostprocessConfig
 from queryinst.models.exportable import Exportable, StaticPyramid
@@ -70,8 +71,9 @@ def test_only_what_finds_is_in_it():
     assert any("stages.0.association." in name for name in model.state_dict())
 
 
-def test_a_wrong_file_is_found_out():
+def test_a_wrong_file_is_found_out(monkeypatch: pytest.MonkeyPatch):
     """Each output counts, NaN too."""
+    monkeypatch.setattr(agreement, "CANVASES", ((64, 96),))
     model, config = filled(), PostprocessConfig()
     right = Exportable(model, config)
     for output, change in ((0, 0.1), (1, 2e-4), (2, 1), (3, 2e-4), (0, torch.nan), (3, torch.nan)):
