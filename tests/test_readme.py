@@ -33,14 +33,14 @@ def arguments(line: str) -> list[str]:
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith("python -m queryinst")])
 def test_every_command_composes(line: str):
     verb = line.split()[2].partition(".")[2]
-    if verb == "convert":
+    if verb in ("convert", "export"):
         assert len(arguments(line)) == 2
         return
     if verb == "compare":
         assert parser().parse_args(shlex.split(line)[3:]).runs
         return
     if verb == "benchmark":
-        assert line.split()[3] in ("data", "masks")
+        assert line.split()[3] in ("data", "evaluation", "inference", "masks", "train")
         return
     name, schema = SCHEMAS[verb]
     compose(name, schema, arguments(line))
@@ -53,9 +53,9 @@ def test_every_other_command_is_known(line: str):
         assert words[1] in TARGETS
     else:
         assert line in (
-            "git clone REPOSITORY queryinst && cd queryinst",
             "pip install -e .",
-            "pip install -e '.[fast]'",
+            "pip install -e '.[demo]'",
+            "pip install -e '.[export]'",
         )
 
 
