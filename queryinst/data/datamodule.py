@@ -149,6 +149,10 @@ class CocoDataModule(pl.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._begin, self.problems = tuple(state_dict["begin"]), dict(state_dict["problems"])
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """From pinned memory, so that the host need not wait."""
+        return batch.to(device, non_blocking=True)
+
     def padding(self) -> tuple[float, float]:
         """Share of a batch that is padding, with images in any order and grouped by aspect ratio (at the test size)."""
         images, geometry = self.training_images(), EvaluationGeometry(self.augmentation)

@@ -152,10 +152,6 @@ class QueryInstModule(pl.LightningModule):
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         optimizer.zero_grad()
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """From pinned memory, so that the host need not wait."""
-        return batch.to(device, non_blocking=True)
-
     def on_train_epoch_start(self) -> None:
         self._recent.clear()
 

@@ -132,9 +132,12 @@ def test_a_setting_below_nothing(run: Run, words: list[str], sentence: str):
     ("word", "sentence"),
     [
         ("experiment=1x_pro100", r"write \+experiment=1x_pro100"),
-        ("model=null", "model takes one of queryinst, tiny; got 'model=null'"),
-        ("~model", "model takes one of queryinst, tiny; got '~model'"),
-        ("schedule=5", "schedule takes one of 1x, 3x, 50e, shapes, shapes_long, shapes_short; got 'schedule=5'"),
+        ("model=null", "model takes one of queryinst, queryinst_video, tiny, tiny_video; got 'model=null'"),
+        ("~model", "model takes one of queryinst, queryinst_video, tiny, tiny_video; got '~model'"),
+        (
+            "schedule=5",
+            "schedule takes one of 1x, 3x, 50e, shapes, shapes_finetune, shapes_long, shapes_short; got 'schedule=5'",
+        ),
     ],
 )
 def test_what_hydra_takes_in_silence(run: Run, word: str, sentence: str):
