@@ -6,6 +6,7 @@ python -m queryinst.predict checkpoint=... source='photos/**/*.jpg' cutouts=true
 python -m queryinst.predict checkpoint=... source=clip.mp4        an overlay video, and a frame number for each entry
                                          with a model for video, tracks in their colours, and tracks.json
 python -m queryinst.predict checkpoint=... source=clip.mp4 tracker.by=iou      tracks of any model, by overlap
+python -m queryinst.predict checkpoint=... source=FRAMES tracker.by=embedding  a folder whose images are one video
 python -m queryinst.predict checkpoint=... source=0               a camera, until Ctrl+C
 """
 
@@ -23,7 +24,7 @@ from queryinst.studies.command import command
 
 @command("predict", PredictConfig)
 def main(config: PredictConfig) -> None:
-    from queryinst.inference.sources import open_source
+    from queryinst.inference.sources import Video, open_source
 
     warnings.filterwarnings("ignore", module="PIL")  # of odd files: what cannot be read is said in a line
     source = open_source(config.source)
@@ -36,9 +37,10 @@ def main(config: PredictConfig) -> None:
     from queryinst.inference.tracking import Story, tracked
 
     predictor = queryinst.load(config.checkpoint, config.accelerator, config.precision)
-    # A model for video tracks, and any other where it is told how: frames are one video, in their order.
-    tracker = changed(predictor.tracker, config.tracker)
-    follows = predictor.model.associates or config.tracker.by is not None
+    tracker, told = changed(predictor.tracker, config.tracker), config.tracker.by is not None
+    # A model for video tracks, and any other that is told how. Files are the frames of one only where that is said.
+    files = 0 if isinstance(source, Video) else source.total
+    follows = told and files > 1 if files else told or predictor.model.associates
     problems: list[str] = []
     results = predictor.stream(
         source,
@@ -56,7 +58,7 @@ def main(config: PredictConfig) -> None:
     )
     if follows:
         results = tracked(results, tracker)
-    story = Story(predictor.category_ids) if follows and not source.live else None  # a camera has no end
+    story = Story(predictor.category_ids, files) if follows and not source.live else None  # a camera has no end
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
     progress = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
     began = time.monotonic()

@@ -75,6 +75,7 @@ class StageOutput:
     boxes: Tensor  # (B, N, 4) xyxy after this stage's refinement, with gradient, not clipped to the image
     queries: Tensor  # (B, N, d) handed to the next stage
     mask_queries: Tensor  # (B, N, d) the query after self-attention: what this stage's mask head reads
+    chosen: Tensor | None = None  # (B, n) int64 in 0..N-1: which, where only n queries came so far, and n is N above
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Rows:
     """Some queries of some images, and the class whose mask is wanted: three index tensors of one length M."""
 
     image: Tensor  # (M,) int64 in 0..B-1
-    query: Tensor  # (M,) int64 in 0..N-1
+    query: Tensor  # (M,) int64 in 0..N-1: the place in the stage's output
     label: Tensor  # (M,) int64 in 0..K-1
 
 

@@ -19,7 +19,7 @@ import torch
 from queryinst.config import AugmentationConfig, BackboneConfig, ModelConfig, ShapesConfig, TrainConfig
 from queryinst.models.queryinst import QueryInst
 from queryinst.structures import Batch, Targets
-from queryinst.video_config import ShapesVideoConfig
+from queryinst.video_config import AssociationConfig, ShapesVideoConfig
 
 ROOT = Path(__file__).parents[1]
 TINY = ["data=shapes_tiny", "schedule.epochs=2", "schedule.warmup_iterations=2", "logger=csv", "callbacks.pictures=2"]
@@ -154,11 +154,22 @@ def coco_folder(root: Path, content: dict[str, Any], split: str = "val") -> Path
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of 6 queries, 2 stages and the classes cat (4), dog (7), traffic light (90), with lively scores."""
+    return _save_untrained(tmp_path_factory.mktemp("untrained"), ModelConfig(**SMALL))
+
+
+@pytest.fixture(scope="session")
+def untrained_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with association heads."""
+    config = ModelConfig(**SMALL, association=AssociationConfig(width=16))
+    return _save_untrained(tmp_path_factory.mktemp("untrained_video"), config)
+
+
+def _save_untrained(folder: Path, config_of_model: ModelConfig) -> Path:
     from queryinst.checkpoints.load import Checkpoint, save
 
     torch.manual_seed(0)
     config = TrainConfig(
-        model=ModelConfig(**SMALL),
+        model=config_of_model,
         backbone=BackboneConfig(name="tiny", frozen_stages=-1, norm="batch"),
         augmentation=AugmentationConfig(test_short_side=64, long_side=96),
     )
@@ -167,7 +178,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.nn.init.normal_(stage.box.cls.weight, std=0.5)
         torch.nn.init.zeros_(stage.box.cls.bias)
         torch.nn.init.normal_(stage.mask.logits.weight, std=5.0)
-    path = tmp_path_factory.mktemp("untrained") / "model.safetensors"
+    path = folder / "model.safetensors"
     weights = {name: value.detach() for name, value in model.state_dict().items()}
     save(Checkpoint(path, config, [4, 7, 90], ["cat", "dog", "traffic light"], weights), path, {})
     return path

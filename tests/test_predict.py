@@ -120,6 +120,58 @@ def test_a_video(photos: Path, untrained: Path, run: Run):
     assert "skipped: the end of cut.avi: of its 7 frames 3 can be read" in text
 
 
+def test_photos_are_not_a_video(photos: Path, untrained: Path, untrained_video: Path, run: Run):
+    """A model for video finds in them what it finds, with a track or without one, unless they are said to be frames."""
+    words = [f"checkpoint={untrained_video}", "score=0"]
+    for source, number in (("photos", 12), ("photos/a.png", 6)):
+        code, text = run("predict", *words, f"source={source}")
+        assert code == 0, text
+        assert text.startswith(f"{number} instances in ")
+        assert not any("track_id" in entry for entry in entries())
+        assert not Path("predictions/tracks.json").exists()
+    code, text = run("predict", *words, "source=photos/a.png", "tracker.by=iou")
+    assert (code, len(entries())) == (0, 6), text
+    assert not Path("predictions/tracks.json").exists(), "one photo is no video"
+    for model, by in ((untrained_video, "embedding"), (untrained, "iou")):
+        code, text = run("predict", f"checkpoint={model}", "score=0", "source=photos", f"tracker.by={by}")
+        assert code == 0, text
+        assert entries()
+        assert all("track_id" in entry for entry in entries())
+        assert all(
+            len(track["segmentations"]) == 2 for track in json.loads(Path("predictions/tracks.json").read_text())
+        )
+
+
+def test_frames_that_cannot_be_read_keep_their_place(photos: Path, untrained: Path, run: Run):
+    for path in photos.glob("*.*"):
+        path.unlink()
+    for number in range(5):
+        Image.fromarray(RGB).save(photos / f"{number}.png")
+    for number in (1, 4):
+        (photos / f"{number}.png").write_bytes(b"nothing")
+    words = [f"checkpoint={untrained}", "source=photos", "score=0", "tracker.by=iou", "tracker.birth_score=0"]
+    code, text = run("predict", *words)
+    assert code == 0, text
+    tracks = json.loads(Path("predictions/tracks.json").read_text())
+    assert tracks
+    for track in tracks:
+        assert [mask is not None for mask in track["segmentations"]] == [True, False, True, True, False]
+
+
+def test_a_query_keeps_its_number_whichever_go_on(photos: Path, untrained: Path, run: Run):
+    """Which two of the six queries go on differs from picture to picture; with all of them the tracks are the same."""
+    rng = np.random.default_rng(1)
+    for number in range(6):
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3)).astype(np.uint8)).save(photos / f"{number}.png")
+    words = [f"checkpoint={untrained}", "source=photos/*.png", "score=0", "tracker.by=query", "tracker.birth_score=0"]
+    code, text = run("predict", *words, "proposals=2", "one_class=true", "overlays=false")
+    assert code == 0, text
+    seen = {entry["track_id"] for entry in entries()}
+    assert len(entries()) == 7 * 2
+    assert seen <= set(range(6))
+    assert not seen <= {0, 1}, "places among those that went on"
+
+
 def test_what_is_wrong_is_one_sentence(photos: Path, untrained: Path, run: Run):
     (photos / "bad.jpg").write_bytes(b"nothing")
     (photos / "bad.mp4").write_bytes(b"nothing")

@@ -73,8 +73,8 @@ def check_prediction(place: Path, run: Run, checkpoint: Path) -> None:
     for number, path in enumerate(sorted(frames.iterdir())):
         film.add(cv2.imread(str(path))[..., ::-1], number / 6)
     film.close()
-    for source in ("clip.mp4", str(frames)):
-        code, text = run("predict", f"checkpoint={checkpoint}", f"source={source}", "output=seen", "score=0.001")
+    for words in (["source=clip.mp4"], [f"source={frames}", "tracker.by=embedding"]):
+        code, text = run("predict", f"checkpoint={checkpoint}", *words, "output=seen", "score=0.001")
         assert code == 0, text
         tracks, entries = (
             json.loads((place / "seen" / name).read_text()) for name in ("tracks.json", "predictions.json")

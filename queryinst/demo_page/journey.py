@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from queryinst.visualize.draw import Picture, colour
+from queryinst.visualize.draw import Picture, at_most, colour
 
 SIDE = 640  # pixels of the picture behind the boxes; the SVG scales it
 MARGIN = 0.04  # round a picture, of its longer side: boxes are not clipped to it
@@ -49,9 +49,7 @@ def journey(picture: Picture, masks: Picture, trail: NDArray[np.float32], captio
 
 def _light(picture: Picture) -> Picture:
     """Small, and so light that boxes stand out."""
-    factor = min(1.0, SIDE / max(picture.shape[:2]))
-    small = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) if factor < 1 else picture
-    return (small // 2 + 110).astype(np.uint8)
+    return (at_most(picture, SIDE) // 2 + 110).astype(np.uint8)
 
 
 def _data(picture: Picture) -> str:

@@ -4,7 +4,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from queryinst.models.postprocess import detect
 from queryinst.models.queryinst import QueryInst
 from queryinst.ops import boxes as box_ops
 from queryinst.structures import Detections, Output
+from queryinst.visualize.draw import at_most
 
 LONGEST = 1280  # pixels of the side of what is shown: more than a page has, and masks are pasted quickly
 REMEMBERED = 8  # numbers of proposals whose outputs an image keeps
@@ -49,7 +49,7 @@ class Look:
         self, model: QueryInst, augmentation: AugmentationConfig, postprocess: PostprocessConfig, pixels: Picture
     ) -> None:
         begin = time.perf_counter()
-        self.model, self.postprocess, self.picture = model, postprocess, _at_most(pixels, LONGEST)
+        self.model, self.postprocess, self.picture = model, postprocess, at_most(pixels, LONGEST)
         device = model.mean.device
         height, width = pixels.shape[:2]
         resized = EvaluationGeometry(augmentation)(height, width, np.random.default_rng(0)).image(pixels)
@@ -102,26 +102,17 @@ class Look:
         """
         found = self.detections(stages, proposals).above(score)
         assert found.queries is not None, "detect says which query"
-        output, rows = self.outputs(proposals), found.queries.to(self.sizes.device)
-        first = rows
-        if stages > 1 and proposals < self.proposals:  # those that `QueryInst.query` lets go on, in its order
-            first = output.stages[0].logits.amax(-1).topk(proposals, dim=1).indices[0, rows]
+        queries = found.queries.to(self.sizes.device)
         start, _ = self.model.queries(self.sizes)
-        boxes = [start[0][first], output.stages[0].boxes[0][first]]
-        boxes += [stage.boxes[0][rows] for stage in output.stages[1:stages]]
+        boxes = [start[0][queries]]
+        for stage in self.outputs(proposals).stages[:stages]:
+            places = queries if stage.chosen is None else (queries[:, None] == stage.chosen[0]).int().argmax(1)
+            boxes.append(stage.boxes[0][places])
         return Shown(found, self._in_picture(torch.stack(boxes)))
 
     def _in_picture(self, boxes: Tensor) -> NDArray[np.float32]:
         scale = box_ops.extent(self.shown_sizes) / box_ops.extent(self.sizes)
         return (boxes.float() * scale).cpu().numpy()
-
-
-def _at_most(pixels: Picture, longest: int) -> Picture:
-    factor = longest / max(pixels.shape[:2])
-    if factor >= 1:
-        return pixels
-    height, width = (max(1, round(side * factor)) for side in pixels.shape[:2])
-    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _forget(kept: dict[Any, Any], limit: int) -> None:

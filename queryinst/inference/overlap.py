@@ -18,7 +18,7 @@ def overlapped(
     """`map(work, things)`, where `workers` threads do the work and another goes through the things.
 
     At most `ahead` results wait to be taken. An exception, of the work or of the things, comes out where its result
-    would have. Whoever stops early closes this generator, which ends the threads and closes the things.
+    would have. Whoever stops early closes this generator, which ends the threads and closes the things (see `going`).
     """
     made: queue.Queue[Future[Made] | None] = queue.Queue(ahead)
     left = threading.Event()
@@ -31,19 +31,17 @@ def overlapped(
                 return
 
     def feed() -> None:
-        source = iter(things)
         try:
-            for thing in source:
-                put(pool.submit(work, thing))
-                if left.is_set():
-                    break
+            with going(things) as source:
+                for thing in source:
+                    if left.is_set():
+                        return
+                    put(pool.submit(work, thing))
         except Exception as error:
             failed: Future[Made] = Future()
             failed.set_exception(error)
             put(failed)
         finally:
-            if isinstance(source, Generator):
-                source.close()
             put(None)
 
     feeder = threading.Thread(target=feed, daemon=True)
@@ -53,8 +51,20 @@ def overlapped(
             yield future.result()
     finally:
         left.set()
+        feeder.join()  # before the pool ends, which takes no more work then
         pool.shutdown(cancel_futures=True)
-        feeder.join()
+
+
+@contextlib.contextmanager
+def going(things: Iterable[Thing]) -> Iterator[Iterator[Thing]]:
+    """An iterator over things that is closed at the end, where it can be: a generator, which may hold a camera."""
+    source = iter(things)
+    try:
+        yield source
+    finally:
+        close = getattr(source, "close", None)
+        if close is not None:
+            close()
 
 
 def batched(things: Iterable[Thing], size: int) -> Iterator[list[Thing]]:

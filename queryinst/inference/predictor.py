@@ -17,7 +17,7 @@ from queryinst.data.coco import planes
 from queryinst.data.collate import pad
 from queryinst.data.transforms import EvaluationGeometry
 from queryinst.errors import UserError
-from queryinst.inference.overlap import batched, overlapped
+from queryinst.inference.overlap import batched, going, overlapped
 from queryinst.inference.pictures import Picture, Source, to_picture
 from queryinst.inference.result import Classes, Result
 from queryinst.inference.select import labels_of, suppress
@@ -139,7 +139,8 @@ class Predictor:
         """The results of images one after another, while the next are decoded; for folders and videos without end.
 
         Args:
-            images: as for `predict`; they are taken as they are needed, in a thread of its own.
+            images: as for `predict`; they are taken as they are needed, in a thread of its own. A generator is closed
+                at the end, also where it is early because these results are closed.
             batch_size: images at a time.
             workers: threads that decode.
             hold: keep the pixels of image files in their results; else a file is read again when it is drawn.
@@ -150,7 +151,7 @@ class Predictor:
         if batch_size < 1 or workers < 1:
             raise UserError(f"batch_size and workers must be at least 1; got {batch_size} and {workers}")
         prepare = partial(self._prepare, hold=hold)
-        return self._stream(overlapped(prepare, enumerate(images), workers, batch_size), question, batch_size, fault)
+        return self._stream(overlapped(prepare, _numbered(images), workers, batch_size), question, batch_size, fault)
 
     def _stream(
         self,
@@ -221,6 +222,12 @@ class Predictor:
             stages,
             proposals,
         )
+
+
+def _numbered(images: Iterable[Source]) -> Iterator[tuple[int, Source]]:
+    """`enumerate`, but closing it closes the images."""
+    with going(images) as source:
+        yield from enumerate(source)
 
 
 def _readable(

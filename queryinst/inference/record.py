@@ -89,7 +89,7 @@ class Record:
         if self._film and drawn.picture is not None and isinstance(self.source, Video):
             self._film.add(drawn.picture, self.source.seconds(drawn.number))
         if self.story:
-            self.story.add(drawn.seen)
+            self.story.add(drawn.number, drawn.seen)
         self.pictures += 1
 
     def __enter__(self) -> Self:

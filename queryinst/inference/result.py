@@ -64,7 +64,11 @@ class Result:
 
     def __getitem__(self, which: int | slice | Sequence[int] | NDArray[Any]) -> Result:
         rows = np.atleast_1d(np.arange(len(self))[which])
-        return replace(self, detections=self.detections.take(torch.from_numpy(rows)))
+        some = replace(self, detections=self.detections.take(torch.from_numpy(rows)))
+        for name in ("local_masks", "rles"):  # what was made is not made again
+            if name in self.__dict__:
+                some.__dict__[name] = [self.__dict__[name][row] for row in rows]
+        return some
 
     @property
     def size(self) -> tuple[int, int]:

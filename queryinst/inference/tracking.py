@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from queryinst.evaluation.tubes import Track
 from queryinst.evaluation.youtube_vis import Linked, tracks_to_results
+from queryinst.inference.overlap import going
 from queryinst.inference.result import Result
 from queryinst.ops.masks import Rle
 from queryinst.tracking.tracker import Tracker
@@ -21,8 +22,9 @@ def tracked(results: Iterable[Result], config: TrackerConfig) -> Iterator[Result
         UserError: embeddings are wanted, and the model has none.
     """
     tracker = Tracker(config)
-    for result in results:
-        yield replace(result, detections=tracker.update(result.detections))
+    with going(results) as source:
+        for result in source:
+            yield replace(result, detections=tracker.update(result.detections))
 
 
 class Seen(NamedTuple):
@@ -44,22 +46,24 @@ def seen_of(result: Result) -> list[Seen]:
 class Story:
     """The tracks of one video, frame by frame; `entries` are those of a results file of YouTube-VIS.
 
-    `category_ids`: of the model, by label.
+    Args:
+        category_ids: of the model, by label.
+        length: frames that there are, also where the last of them cannot be read; 0 where only reading tells.
     """
 
-    def __init__(self, category_ids: Sequence[int]) -> None:
-        self.category_ids, self.linked, self.length = list(category_ids), Linked(), 0
+    def __init__(self, category_ids: Sequence[int], length: int = 0) -> None:
+        self.category_ids, self.linked, self.length = list(category_ids), Linked(), length
 
-    def add(self, seen: list[Seen]) -> None:
-        """The instances of the next frame."""
-        self.linked.frames.append(self.length)
+    def add(self, number: int, seen: list[Seen]) -> None:
+        """The instances of a frame; numbers rise, and those that cannot be read are left out."""
+        self.linked.frames.append(number)
         for one in seen:
             track = self.linked.tracks.setdefault(one.track, Track())
-            track.frames.append(self.length)
+            track.frames.append(number)
             track.codes.append(one.code)
             track.scores.append(one.score)
             track.labels.append(one.label)
-        self.length += 1
+        self.length = max(self.length, number + 1)
 
     def entries(self) -> list[dict[str, Any]]:
         """A track each: video_id 1, category_id, score, and a mask as RLE for each frame, None where it is not seen."""

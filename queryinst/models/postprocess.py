@@ -81,8 +81,9 @@ def detect(
 
     rows = Rows(image[keep], query[keep], label[keep])
     masks = model.predict_masks(output, {stage: rows})[stage].float().sigmoid()
-    counts = keep.sum(1).tolist()
-    columns = (column.split(counts) for column in (boxes[keep], scores[keep], rows.label, masks, rows.query))
+    counts, chosen = keep.sum(1).tolist(), output.stages[stage].chosen
+    queries = rows.query if chosen is None else chosen[rows.image, rows.query]
+    columns = (column.split(counts) for column in (boxes[keep], scores[keep], rows.label, masks, queries))
     found = [
         Detections(box, score, kind, mask, (int(height), int(width)), which)
         for box, score, kind, mask, which, (height, width) in zip(*columns, original_sizes.tolist(), strict=True)

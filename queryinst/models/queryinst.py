@@ -1,6 +1,7 @@
 """QueryInst in one read: backbone, FPN, learnable proposals, S stages of box, mask and, for video, association head."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -97,15 +98,17 @@ class QueryInst(nn.Module):
         """
         boxes, queries = self.queries(sizes)
         outputs: list[StageOutput] = []
+        chosen: Tensor | None = None
         for stage in self.stages[:stages]:
             image = torch.arange(sizes.shape[0], device=boxes.device).repeat_interleave(boxes.shape[1])
             regions = pyramid.align(boxes.flatten(0, 1), image, self.box_resolution)
             output = stage.box(queries, regions, boxes)
-            outputs.append(output)
+            outputs.append(output if chosen is None else replace(output, chosen=chosen))
             # Boxes are detached from stage to stage, queries never: they carry the gradient through all stages.
             boxes, queries = output.boxes.detach(), output.queries
             if proposals and proposals < boxes.shape[1]:
-                best = output.logits.amax(-1).topk(proposals, dim=1).indices[..., None]
+                chosen = output.logits.amax(-1).topk(proposals, dim=1).indices  # once: so many remain
+                best = chosen[..., None]
                 boxes, queries = (every.gather(1, best.expand(-1, -1, every.shape[2])) for every in (boxes, queries))
         return Output(pyramid, outputs)
 

@@ -118,10 +118,21 @@ def grid(rows: Sequence[Sequence[Picture]], headings: Sequence[str], side: int =
     return np.vstack([bar, *lines])
 
 
+def at_most(picture: Picture, longest: int) -> Picture:
+    """The picture, made smaller if its longer side has more pixels than `longest`."""
+    return picture if max(picture.shape[:2]) <= longest else _scaled(picture, longest)
+
+
+def _scaled(picture: Picture, longest: int) -> Picture:
+    """The longer side has `longest` pixels; of a thin picture the shorter one keeps 1."""
+    factor = longest / max(picture.shape[:2])
+    height, width = (max(1, round(side * factor)) for side in picture.shape[:2])
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=how), np.uint8)
+
+
 def _in_square(picture: Picture, side: int) -> Picture:
     square = np.full((side, side, 3), 24, np.uint8)
-    factor = (side - 4) / max(picture.shape[:2])
-    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST
-    small = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=how)
+    small = _scaled(picture, side - 4)
     square[2 : 2 + small.shape[0], 2 : 2 + small.shape[1]] = small
     return square

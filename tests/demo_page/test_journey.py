@@ -1,10 +1,13 @@
 """The boxes on their way: well-formed, all of them there, and in step."""
 
+import base64
 import xml.etree.ElementTree as ET
 
+import cv2
 import numpy as np
+import pytest
 
-from queryinst.demo_page.journey import journey
+from queryinst.demo_page.journey import SIDE, journey
 
 PICTURE = np.full((60, 80, 3), 90, np.uint8)
 TRAIL = np.array(
@@ -50,6 +53,15 @@ def test_the_steps_of_a_box_are_its_boxes():
     left = first.find("animate[@attributeName='x']").get("values").split(";")[::2]
     assert [float(value) for value in left] == [0, 10, 12]
     assert len(root.findall(".//svg[@class='clock']/text")) == 3
+
+
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1)])
+def test_a_thin_picture(size: tuple[int, int]):
+    picture = np.full((*size, 3), 90, np.uint8)
+    html = journey(picture, picture, np.ones((2, 1, 4), np.float32), ["a"])
+    code = base64.b64decode(html.partition('href="data:image/jpeg;base64,')[2].partition('"')[0])
+    light = cv2.imdecode(np.frombuffer(code, np.uint8), cv2.IMREAD_COLOR)
+    assert light.shape[:2] == tuple(min(side, SIDE) for side in size)
 
 
 def test_nothing_found():

@@ -3,6 +3,8 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -61,6 +63,41 @@ def test_an_early_end_closes_the_things_and_ends_the_threads():
     results.close()
     assert closed == [True]
     assert threading.active_count() == threads
+
+
+def test_nobody_asks_the_threads_for_work_after_they_ended(monkeypatch: pytest.MonkeyPatch):
+    """The results are left while the next thing is on its way; what comes then is nobody's."""
+    taken, on_its_way, refused = threading.Event(), threading.Event(), []
+    submit = ThreadPoolExecutor.submit
+
+    def watched(pool: ThreadPoolExecutor, *work: Any) -> Any:
+        try:
+            return submit(pool, *work)
+        except RuntimeError as error:
+            refused.append(error)
+            raise
+
+    def things() -> Iterator[int]:
+        yield 0
+        on_its_way.set()
+        taken.wait(5)
+        time.sleep(0.05)
+        yield 1
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", watched)
+    worked: list[int] = []
+    results = overlapped(worked.append, things(), workers=1, ahead=2)
+    next(results)
+    on_its_way.wait(5)
+    taken.set()
+    results.close()
+    assert worked == [0]
+    assert not refused
+
+
+def test_things_that_cannot_even_begin_are_an_error():
+    with pytest.raises(TypeError, match="not iterable"):
+        list(overlapped(int, 3, workers=1, ahead=1))  # type: ignore[call-overload]
 
 
 def test_errors_come_out_where_the_result_would_have():

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from queryinst.errors import UserError
 from queryinst.evaluation.coco import to_coco
 from queryinst.inference.predictor import Predictor, device_of
 from queryinst.inference.result import Result
+from queryinst.inference.tracking import tracked
 from queryinst.models.postprocess import detect
+from queryinst.video_config import TrackerConfig
 
 Photos = list[NDArray[np.uint8]]
 
@@ -170,6 +173,26 @@ def test_a_stream_takes_images_as_they_are_needed_and_tells_of_faults(predictor:
     assert "gone.jpg does not exist" in str(faults[0])
     with pytest.raises(UserError, match=r"gone\.jpg does not exist"):
         predictor.predict([photos[0], "gone.jpg"])
+
+
+def test_whoever_closes_the_results_closes_the_images(predictor: Predictor, photos: Photos):
+    closed: list[str] = []
+
+    def camera() -> Iterator[NDArray[np.uint8]]:
+        try:
+            while True:
+                yield photos[0]
+        finally:
+            closed.append("camera")
+
+    images = camera()  # held here, so that nothing lets go of it by chance
+    stream = predictor.stream(images, batch_size=1, workers=1, score=0)
+    followed = tracked(stream, TrackerConfig(by="iou"))
+    next(followed)
+    assert not closed
+    followed.close()  # type: ignore[attr-defined]
+    assert closed == ["camera"]
+    assert next(stream, None) is None
 
 
 @pytest.mark.parametrize(

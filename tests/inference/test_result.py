@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 from queryinst.errors import UserError
 from queryinst.inference.result import Classes, Result, save
 from queryinst.inference.select import labels_of, suppress
+from queryinst.ops import masks as mask_ops
 from queryinst.structures import Detections
 
 CLASSES = Classes((4, 7, 90), ("cat", "dog", "traffic light"))
@@ -50,6 +51,16 @@ def test_some_of_them(result: Result):
     assert [one.names for one in result][:3] == [["cat"], ["cat"], ["dog"]]
     with pytest.raises(IndexError):
         result[5]
+
+
+def test_masks_that_were_made_are_not_made_again(result: Result, monkeypatch: pytest.MonkeyPatch):
+    expected = result[[3, 1]].rles
+    assert len(result.rles) == 5
+    monkeypatch.setattr(mask_ops, "paste", None)
+    monkeypatch.setattr(mask_ops, "encode", None)
+    assert result[[3, 1]].rles == expected
+    assert [mask.top for mask in result[2:].local_masks] == [mask.top for mask in result.local_masks[2:]]
+    assert result[result.scores > 0.85][0].rles == result.rles[:1]
 
 
 def test_masks_are_made_when_they_are_asked_for_and_kept(result: Result):

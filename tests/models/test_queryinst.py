@@ -4,7 +4,8 @@ import pytest
 import torch
 from conftest import random_batch, small_model
 
-from queryinst.config import BackboneConfig, ModelConfig
+from queryinst.config import BackboneConfig, ModelConfig, PostprocessConfig
+from queryinst.models.postprocess import detect
 from queryinst.models.queryinst import MEAN, STD, QueryInst
 from queryinst.structures import Rows
 
@@ -96,6 +97,13 @@ def test_fewer_stages_and_fewer_proposals():
     some = model.query(pyramid, batch.sizes, proposals=2)
     assert torch.equal(some.stages[0].logits, whole.stages[0].logits)
     best = whole.stages[0].logits.amax(-1).topk(2, dim=1).indices
+    assert [stage.chosen for stage in whole.stages] == [None, None]
+    assert some.stages[0].chosen is None
+    assert torch.equal(some.stages[1].chosen, best)
+    for image, found in enumerate(detect(model, some, batch.sizes, batch.sizes, PostprocessConfig(clip_boxes=False))):
+        assert set(found.queries.tolist()) == set(best[image].tolist()), "the number that it has among all"
+        rows = [best[image].tolist().index(query) for query in found.queries.tolist()]
+        torch.testing.assert_close(found.boxes, some.stages[1].boxes[image, rows])
     for image in range(2):
         stage = model.stages[1].box
         boxes, queries = (x[image : image + 1, best[image]] for x in (one.stages[0].boxes, one.stages[0].queries))

@@ -77,3 +77,11 @@ def test_predictions_at_the_border_and_of_no_size():
 def test_grid():
     cells = [[np.full((h, w, 3), 200, np.uint8) for h, w in ((40, 60), (300, 20))] for _ in range(3)]
     assert draw.grid(cells, ["a", "b"], side=100).shape == (28 + 300, 200, 3)
+
+
+def test_a_thin_picture_has_a_place_in_a_grid():
+    picture = np.full((1, 700, 3), 255, np.uint8)
+    drawn = draw.grid([[picture, picture.transpose(1, 0, 2)]], ["wide", "tall"])
+    assert drawn.shape == (348, 640, 3)
+    bodies = drawn[28:, :320], drawn[28:, 320:]
+    assert [int((body == 255).all(-1).sum()) for body in bodies] == [316, 316]
