@@ -21,8 +21,8 @@ from queryinst.models.queryinst import QueryInst
 from queryinst.ops.roi import FeaturePyramid
 from queryinst.structures import Batch, Targets
 
-PARTS = ("backbone", "FPN", "stages", "matching", "masks", "losses", "backward: heads", "backward: FPN")
-PARTS += ("backward: backbone", "norm and clipping", "AdamW")
+FORWARD = ("backbone", "FPN", "stages", "matching", "masks", "losses")
+PARTS = (*FORWARD, "backward: heads", "backward: FPN", "backward: backbone", "norm and clipping", "AdamW")
 CLASSES, MASK_SIDE = 80, 112
 # MMDetection 3's step in fp32 on two cores of an AMD EPYC, by proposals: ResNet-50, 1 image, 10 objects.
 PEER_SIZE, PEER_SECONDS = (800, 1216), {100: 11.3, 300: 13.6}

@@ -30,6 +30,7 @@ def step(model: QueryInst, batch: Batch, matches: Matches | None = None, bf16: b
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch.compile looks at it itself
 def test_compiled_losses_and_gradients_are_the_same():
     """Other numbers of objects too, none among them: the mask heads take any number of rows."""
     plain, compiled = small_model(), small_model()
