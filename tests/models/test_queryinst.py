@@ -100,7 +100,8 @@ def test_fewer_stages_and_fewer_proposals():
     assert [stage.chosen for stage in whole.stages] == [None, None]
     assert some.stages[0].chosen is None
     assert torch.equal(some.stages[1].chosen, best)
-    for image, found in enumerate(detect(model, some, batch.sizes, batch.sizes, PostprocessConfig(clip_boxes=False))):
+    every = PostprocessConfig(max_detections=6, clip_boxes=False)
+    for image, found in enumerate(detect(model, some, batch.sizes, batch.sizes, every)):
         assert set(found.queries.tolist()) == set(best[image].tolist()), "the number that it has among all"
         rows = [best[image].tolist().index(query) for query in found.queries.tolist()]
         torch.testing.assert_close(found.boxes, some.stages[1].boxes[image, rows])
