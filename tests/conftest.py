@@ -16,10 +16,10 @@ os.environ.setdefault("WANDB_SILENT", "true")
 import pytest
 import torch
 
-from queryinst.config import AugmentationConfig, BackboneConfig, ModelConfig, ShapesConfig, TrainConfig
+from queryinst.config import AugmentationConfig, BackboneConfig, DataConfig, ModelConfig, ShapesConfig, TrainConfig
 from queryinst.models.queryinst import QueryInst
 from queryinst.structures import Batch, Targets
-from queryinst.video_config import AssociationConfig, ShapesVideoConfig
+from queryinst.video_config import AssociationConfig, ShapesVideoConfig, VideoConfig
 
 ROOT = Path(__file__).parents[1]
 TINY = ["data=shapes_tiny", "schedule.epochs=2", "schedule.warmup_iterations=2", "logger=csv", "callbacks.pictures=2"]
@@ -154,24 +154,26 @@ def coco_folder(root: Path, content: dict[str, Any], split: str = "val") -> Path
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of 6 queries, 2 stages and the classes cat (4), dog (7), traffic light (90), with lively scores."""
-    return _save_untrained(tmp_path_factory.mktemp("untrained"), ModelConfig(**SMALL))
+    return _save_untrained(tmp_path_factory.mktemp("untrained"))
 
 
 @pytest.fixture(scope="session")
 def untrained_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with association heads."""
-    config = ModelConfig(**SMALL, association=AssociationConfig(width=16))
-    return _save_untrained(tmp_path_factory.mktemp("untrained_video"), config)
+    return _save_untrained(
+        tmp_path_factory.mktemp("untrained_video"), AssociationConfig(width=16), DataConfig(video=VideoConfig())
+    )
 
 
-def _save_untrained(folder: Path, config_of_model: ModelConfig) -> Path:
+def _save_untrained(folder: Path, association: AssociationConfig | None = None, data: DataConfig | None = None) -> Path:
     from queryinst.checkpoints.load import Checkpoint, save
 
     torch.manual_seed(0)
     config = TrainConfig(
-        model=config_of_model,
+        model=ModelConfig(**SMALL, association=association),
         backbone=BackboneConfig(name="tiny", frozen_stages=-1, norm="batch"),
         augmentation=AugmentationConfig(test_short_side=64, long_side=96),
+        data=data or DataConfig(),
     )
     model = QueryInst(config.model, config.backbone, 3)
     for stage in model.stages:
