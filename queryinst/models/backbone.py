@@ -83,13 +83,6 @@ class ResNet(Backbone):
         stem = nn.Sequential(body.conv1, body.bn1, body.relu, body.maxpool)
         return [stem, body.layer1, body.layer2, body.layer3, body.layer4]
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """As every backbone's; on a CPU channels lie last in memory, as RoIAlign reads them there.
-
-        The weights stay as they are, and so does what an optimizer keeps of them.
-        """
-        return super().forward(x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x)
-
 
 class TinyNet(Backbone):
     """A residual network small enough to train from scratch on a laptop's CPU in minutes (for the `shapes` data)."""
