@@ -66,7 +66,6 @@ def _masks(part: argparse.ArgumentParser) -> None:
 def _train(part: argparse.ArgumentParser) -> None:
     part.add_argument("--proposals", type=_positive, nargs="+", default=[100, 300])
     part.add_argument("--precision", choices=("fp32", "bf16"), nargs="+", default=["fp32"])
-    part.add_argument("--compile", action="store_true", help="also with torch.compile (minutes more for compiling)")
     part.add_argument("--batch", type=_positive, nargs="+", default=[1], help="images a step")
     part.add_argument("--sizes", type=_size, nargs="+", default=["800x1216"], help="height x width, multiples of 32")
     part.add_argument("--objects", type=_positive, default=10, help="objects an image")

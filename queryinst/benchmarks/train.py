@@ -16,7 +16,6 @@ from queryinst.config import BackboneConfig, CriterionConfig, ModelConfig, Optim
 from queryinst.criterion.criterion import Criterion
 from queryinst.lightning.optimizer import optimizer
 from queryinst.memory import keep_memory
-from queryinst.models.compiled import compile_parts
 from queryinst.models.queryinst import QueryInst
 from queryinst.ops.roi import FeaturePyramid
 from queryinst.structures import Batch, Targets
@@ -33,7 +32,6 @@ class Case(NamedTuple):
 
     proposals: int
     precision: str  # fp32 or bf16
-    compiled: bool
     images: int
     height: int
     width: int
@@ -45,13 +43,13 @@ class Case(NamedTuple):
 
 
 def run(arguments: Any) -> Results:
-    """Measure every combination of proposals, precision, compilation, images a step and size."""
+    """Measure every combination of proposals, precision, images a step and size."""
     sizes = [tuple(int(side) for side in size.split("x")) for size in arguments.sizes]
-    choices = (arguments.proposals, arguments.precision, [False, True][: 1 + arguments.compile], arguments.batch, sizes)
+    choices = (arguments.proposals, arguments.precision, arguments.batch, sizes)
     steps = []
-    for proposals, precision, compiled, images, (height, width) in itertools.product(*choices):
+    for proposals, precision, images, (height, width) in itertools.product(*choices):
         case = Case(
-            *(proposals, precision, compiled, images, height, width, arguments.objects, arguments.backbone),
+            *(proposals, precision, images, height, width, arguments.objects, arguments.backbone),
             *(arguments.device, arguments.threads, arguments.rounds),
         )
         with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -115,8 +113,6 @@ class Step:
         model = ModelConfig(num_proposals=case.proposals)
         self.model = QueryInst(model, BackboneConfig(name=case.backbone), CLASSES).to(self.device).train()
         self.model.queries.boxes.data = _spread(case.proposals).to(self.device)
-        if case.compiled:
-            compile_parts(self.model)
         self.batch = make_batch(case).to(self.device)
         self.criterion, config = Criterion(CriterionConfig()), OptimizerConfig()
         self.adamw, self.clip_norm = optimizer(self.model, config, case.images), config.clip_norm
@@ -208,7 +204,7 @@ def markdown(results: Results) -> str:
 
 
 def _name(step: Results) -> tuple[str, str, str]:
-    precision = step["precision"] + (" compiled" if step["compiled"] else "")
+    precision = step["precision"]
     return str(step["proposals"]), precision, f"{step['images']} x {step['height']}x{step['width']}"
 
 

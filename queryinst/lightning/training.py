@@ -28,7 +28,6 @@ from queryinst.lightning.callbacks.throughput import Throughput
 from queryinst.lightning.module import QueryInstModule, Training
 from queryinst.lightning.report import report
 from queryinst.lightning.trainer import BEST, LAST, build_trainer, instantiate
-from queryinst.models.compiled import compile_parts
 from queryinst.models.cost import flops, parameters, seconds
 from queryinst.models.queryinst import QueryInst
 from queryinst.ops.ranks import of_all_ranks
@@ -156,8 +155,6 @@ def _module(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str
         loaded.append(start_from(model, config.model, config.weights, categories.names))
     elif config.backbone.weights:
         loaded.append(start_backbone(model.backbone, config.backbone.name, config.backbone.weights))
-    if config.trainer.compile:
-        compile_parts(model)
     steps = math.ceil(data.batches_per_epoch(config.trainer.max_train_batches) / config.trainer.accumulate)
     training = Training(
         Criterion(config.criterion),
