@@ -153,7 +153,7 @@ def test_a_size_is_height_and_width(run: Run):
 
 def test_the_measured_step_is_the_modules(tmp_path: Path):
     """The same losses from the same weights and batch, as training has them."""
-    case = train.Case(4, "fp32", False, 2, 64, 96, 2, "tiny", "cpu", None, 1)
+    case = train.Case(4, "fp32", 2, 64, 96, 2, "tiny", "cpu", None, 1)
     step = train.Step(case)
     training = Training(step.criterion, OptimizerConfig(), ScheduleConfig(), 2, 10)
     module = QueryInstModule(copy.deepcopy(step.model), {}, PostprocessConfig(), training, None, tmp_path)
