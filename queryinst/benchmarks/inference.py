@@ -50,19 +50,20 @@ class Scene(NamedTuple):
 
 def look(model: QueryInst, scene: Scene, way: str, meter: Meter) -> Entries:
     """The images' detections as entries of a COCO results file, labels as category ids."""
+    plain = way.startswith("published")
     with meter("normalise"):
         x = model.normalise(*scene).to(model.queries.features.dtype)
     with meter("backbone"):
         maps = model.backbone(x)
     with meter("FPN"):
-        pyramid = FeaturePyramid(model.neck(maps), model.aligned)
+        pyramid = (published.Pyramid if plain else FeaturePyramid)(model.neck(maps), model.aligned)
     with meter("stages"):
         output = model.query(pyramid, scene.sizes)
     with meter("masks"):
         sizes = (scene.sizes, scene.sizes)
         found = (
             published.detect(model, output, *sizes)
-            if way.startswith("published")
+            if plain
             else detect(model, output, *sizes, ModelConfig().postprocess)
         )
     with meter("post-processing"):
@@ -70,9 +71,7 @@ def look(model: QueryInst, scene: Scene, way: str, meter: Meter) -> Entries:
             entry
             for image, detections in enumerate(found)
             for entry in (
-                published.to_coco(image, detections)
-                if way.startswith("published")
-                else to_coco(image, detections, list(range(CLASSES)))
+                published.to_coco(image, detections) if plain else to_coco(image, detections, list(range(CLASSES)))
             )
         ]
 

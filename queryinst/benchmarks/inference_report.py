@@ -19,8 +19,8 @@ def tell(results: Results) -> Iterator[str]:
     peaks = results["peak"]
     yield (
         f"{results['backbone']}, 6 stages, random weights, image to COCO RLE, medians of {results['rounds']}; "
-        "published: mask head on all queries and classes, paste, encode; kept: the same in a process that keeps its "
-        "memory, as ours does. Measured peak of matrix products: "
+        "published: torchvision's RoIAlign, mask head on all queries and classes, paste, encode; kept: the same in a "
+        "process that keeps its memory, as ours does. Measured peak of matrix products: "
         f"{peaks['fp32'] / 1e9:.0f} GFLOP/s in fp32, {peaks['bf16'] / 1e9:.0f} in bf16."
     )
     rows = []

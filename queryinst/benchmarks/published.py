@@ -1,7 +1,8 @@
 """The published way from image to COCO's codes, written plainly: the benchmark's baseline and the tests' oracle.
 
 The mask head runs on every query and draws every class; the kept masks are sampled at every pixel of the image and
-encoded from there (reference, 1.11). So do the published implementations, but that regions are read by our RoIAlign.
+encoded from there (reference, 1.11); regions are read level by level with torchvision's RoIAlign (reference, 1.5). So
+do the published implementations.
 """
 
 from typing import Any
@@ -10,13 +11,27 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
+from torchvision.ops import roi_align
 
 from queryinst.benchmarks.masks import paste_whole
 from queryinst.models.queryinst import QueryInst
 from queryinst.ops import boxes as box_ops
+from queryinst.ops.roi import SAMPLES, STRIDES, FeaturePyramid, pyramid_level
 from queryinst.structures import Detections, Output
 
 PASTED = 16  # masks pasted at a time: all at once would take gigabytes
+
+
+class Pyramid(FeaturePyramid):
+    """Each level is read with its own boxes."""
+
+    def align(self, boxes: Tensor, image: Tensor, size: int) -> Tensor:
+        level, rois = pyramid_level(boxes), torch.cat([image[:, None], boxes], dim=1)
+        regions = boxes.new_zeros(len(boxes), self.maps[0].shape[1], size, size)
+        for index, (features, stride) in enumerate(zip(self.maps, STRIDES, strict=True)):
+            own = (level == index).nonzero()[:, 0]
+            regions[own] = roi_align(features, rois[own], size, 1 / stride, SAMPLES, self.aligned)
+        return regions
 
 
 @torch.no_grad()

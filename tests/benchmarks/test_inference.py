@@ -19,7 +19,8 @@ def test_ours_is_the_published_way(deployed: bool):
     model, batch = small_model(num_proposals=40).eval(), random_batch([1, 1])
     original = torch.tensor([[50, 90], [128, 64]])
     with torch.inference_mode():
-        theirs = published.detect(model, model(batch.images, batch.sizes), batch.sizes, original)
+        maps = model.pyramid(model.normalise(batch.images, batch.sizes)).maps
+        theirs = published.detect(model, model.query(published.Pyramid(maps), batch.sizes), batch.sizes, original)
         ours_model = deploy(model) if deployed else model
         output = ours_model(batch.images, batch.sizes)
         ours = detect(ours_model, output, batch.sizes, original, PostprocessConfig())
