@@ -125,10 +125,9 @@ def _backend(name: str) -> tuple[Any, Any]:
 
 
 def rles_of(detections: Detections) -> list[mask_ops.Rle]:
-    """The masks of an image as compressed RLE of it, each made in its own box."""
+    """The masks of an image as compressed RLE of it."""
     boxes, masks = detections.boxes.cpu().numpy(), detections.masks.cpu().numpy()
-    local = (mask_ops.paste(mask, box, detections.size) for mask, box in zip(masks, boxes, strict=True))
-    return [mask_ops.encode(mask, detections.size) for mask in local]
+    return [mask_ops.trace(mask, box, detections.size) for mask, box in zip(masks, boxes, strict=True)]
 
 
 def to_coco(

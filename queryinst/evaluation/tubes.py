@@ -87,13 +87,8 @@ def side_by_side(codes: Sequence[Rle | None], height: int, width: int) -> Rle:
         if code is not None:
             ends = np.cumsum(mask_ops.run_lengths(code))
             edges.append(ends[: len(ends) // 2 * 2] + frame * height * width)
-    # Where a run of ones begins and another ends, there is none: the last pixel of a frame and the first of the next.
-    places, times = np.unique(np.concatenate(edges), return_counts=True)
-    size = [height, width * len(codes)]
-    counts = np.diff(places[times % 2 == 1], prepend=0, append=size[0] * size[1]).tolist()
-    if counts[-1] == 0:  # the last run of ones reaches the last pixel
-        counts.pop()
-    return coco_mask.frPyObjects({"size": size, "counts": counts}, *size)
+    # A run of ones may go on from the last pixel of a frame to the first of the next.
+    return mask_ops.from_edges(np.concatenate(edges), (height, width * len(codes)))
 
 
 def mean_area(areas: Sequence[float | None]) -> float:

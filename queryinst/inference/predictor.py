@@ -22,6 +22,7 @@ from queryinst.inference.pictures import Picture, Source, to_picture
 from queryinst.inference.result import Classes, Result
 from queryinst.inference.select import labels_of, suppress
 from queryinst.models.deploy import PRECISIONS, deploy
+from queryinst.models.packed import pack
 from queryinst.models.postprocess import Wanted, detect
 
 
@@ -84,7 +85,7 @@ class Predictor:
         if precision not in PRECISIONS:
             raise UserError(f"precision takes one of {', '.join(PRECISIONS)}; got '{precision}'")
         self.device = torch.device(device_of(device))
-        self.model = deploy(checkpoint.build().to(self.device), precision)
+        self.model = pack(deploy(checkpoint.build().to(self.device), precision))
         self.classes = Classes(tuple(checkpoint.category_ids), tuple(checkpoint.category_names))
         self.names, self.category_ids = list(self.classes.names), list(self.classes.ids)
         self.num_stages = checkpoint.config.model.num_stages

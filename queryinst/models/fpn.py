@@ -25,5 +25,5 @@ class FPN(nn.Module):
         merged = [lateral(x) for lateral, x in zip(self.lateral, maps, strict=True)]
         for level in range(len(merged) - 1, 0, -1):
             upsampled = F.interpolate(merged[level], size=merged[level - 1].shape[-2:], mode="nearest")
-            merged[level - 1] = merged[level - 1] + upsampled
+            merged[level - 1] += upsampled
         return [output(x) for output, x in zip(self.output, merged, strict=True)]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from queryinst.ops.masks import LocalMask, area, bounds, decode, encode, paste, rasterise, run_lengths
+from queryinst.ops.masks import LocalMask, area, bounds, decode, encode, paste, rasterise, run_lengths, trace
 
 sides = st.integers(1, 90)
 
@@ -39,6 +39,8 @@ def test_paste_and_encode_are_the_whole_image_way(height: int, width: int, seed:
     # A pixel may flip where its value is one half to rounding.
     assert (canvas_of(mask, size) != expected).sum() <= 1
     assert encode(mask, size) == coco_mask.encode(np.asfortranarray(canvas_of(mask, size)))
+    traced = coco_mask.decode(trace(probabilities, box.astype(np.float32), size))
+    assert (traced != expected).sum() <= 1
 
 
 @settings(max_examples=200, deadline=None)
@@ -70,6 +72,7 @@ def test_decode_gives_the_bitmap_back_in_its_own_box(height: int, width: int, se
 def test_boxes_that_hold_no_pixel_or_cannot_be(box: list[float]):
     mask = paste(np.ones((28, 28), np.float32), np.array(box, np.float32), (20, 30))
     assert area(encode(mask, (20, 30))) == canvas_of(mask, (20, 30)).sum()
+    assert trace(np.ones((28, 28), np.float32), np.array(box, np.float32), (20, 30)) == encode(mask, (20, 30))
 
 
 def test_one_pixel_box():
