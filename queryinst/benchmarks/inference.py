@@ -1,17 +1,16 @@
 """One image, or a few, to COCO's run-length codes: time, operations and share of the machine's peak, part by part.
 
-Four ways with the same weights, timed in turn: as published, on the network as it is trained, in a process of its own;
-the same in a process that keeps its memory, as ours does; ours, on the deployed network, in float32; and in bfloat16.
+Four ways with the same weights, timed in turn, each in a process of its own: as published, on the network as it is
+trained; the same in a process that keeps its memory, as ours does; ours, on the deployed network, in float32; and in
+bfloat16.
 """
 
 import contextlib
 import functools
 import math
 import multiprocessing
+import operator
 import statistics
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from multiprocessing.pool import Pool
 from typing import Any, NamedTuple
 
@@ -20,25 +19,27 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from queryinst.benchmarks import published, scenes
 from queryinst.benchmarks.frame import Results
 from queryinst.benchmarks.inference_report import PARTS, WAYS, markdown
+from queryinst.benchmarks.meters import Clock, Counter, Meter, median_seconds, peak
 from queryinst.config import BackboneConfig, ModelConfig
 from queryinst.evaluation.coco import to_coco
 from queryinst.memory import keep_memory
 from queryinst.models.deploy import deploy
+from queryinst.models.packed import pack
 from queryinst.models.postprocess import detect
 from queryinst.models.queryinst import QueryInst
 from queryinst.ops.roi import FeaturePyramid
-from queryinst.structures import Output, Rows
+from queryinst.structures import Rows
 
 __all__ = ["markdown", "run"]
 
 CLASSES = 80
+KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+WARM_UP = 3  # images: until a process has all the memory that it keeps
 Entries = list[dict[str, Any]]
-Meter = Callable[[str], AbstractContextManager[object]]  # measures what is done inside it, as the named part
 
 
 class Scene(NamedTuple):
@@ -76,92 +77,40 @@ def look(model: QueryInst, scene: Scene, way: str, meter: Meter) -> Entries:
         ]
 
 
-class Clock:
-    """Measures seconds; a device that computes on its own is waited for."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.measured = device, dict.fromkeys(PARTS, 0.0)
-
-    @contextlib.contextmanager
-    def __call__(self, part: str) -> Iterator[None]:
-        begin = time.perf_counter()
-        yield
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize(self.device)
-        self.measured[part] += time.perf_counter() - begin
+@functools.cache
+def network(backbone: str, proposals: int, device: str, way: str) -> QueryInst:
+    """That of a way, made once in the process that it is for."""
+    model = build(backbone, proposals, device)
+    return model if way.startswith("published") else pack(deploy(model, way))
 
 
-class Counter:
-    """Counts floating point operations, a multiply-add as two. RoIAlign and what is not a product are not counted."""
-
-    def __init__(self) -> None:
-        self.measured = dict.fromkeys(PARTS, 0)
-
-    @contextlib.contextmanager
-    def __call__(self, part: str) -> Iterator[None]:
-        with FlopCounterMode(display=False) as counter:
-            yield
-        self.measured[part] += counter.get_total_flops()
+def measure(way: str, how: Results, count: bool = False) -> tuple[dict[str, float], Entries]:
+    """Seconds of every part of an image, or operations, and the detections. For the process of this way."""
+    with torch.inference_mode():
+        model = network(how["backbone"], how["proposals"], how["device"], way)
+        shown = scene(how["batch"], how["height"], how["width"], how["device"])
+        meter = Counter() if count else Clock(shown.images.device)
+        entries = look(model, shown, way, meter)
+    return dict(meter.measured), entries
 
 
-def peak(device: torch.device, kind: torch.dtype) -> float:
-    """Operations a second of the best of five products of large matrices."""
-    side = 8192 if device.type == "cuda" else 2048
-    left, right = (torch.rand(side, side, device=device).to(kind) for _ in range(2))
-    clock, best = Clock(device), float("inf")
-    for _ in range(5):
-        before = clock.measured["stages"]
-        with clock("stages"):
-            left @ right
-        best = min(best, clock.measured["stages"] - before)
-    return 2 * side**3 / best
-
-
-def compare(model: QueryInst, deployed: dict[str, QueryInst], how: Results, rounds: int, elsewhere: Pool) -> Results:
+def compare(processes: dict[str, Pool], how: Results, rounds: int) -> Results:
     """Median seconds of every part of every way, operations, and whether the detections are the same."""
-    models = {"published, kept": model, **deployed}
-    shown = scene(how["batch"], how["height"], how["width"], how["device"])
     seconds: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     entries: dict[str, Entries] = {}
-    for number in range(rounds + 1):  # the first one warms up
-        for way in WAYS:
-            if way == "published":
-                measured, entries[way] = elsewhere.apply(_published, (how,))
-            else:
-                clock = Clock(shown.images.device)
-                entries[way] = look(models[way], shown, way, clock)
-                measured = clock.measured
-            if number:
+    for number in range(WARM_UP + rounds):
+        for way, process in processes.items():
+            measured, entries[way] = process.apply(measure, (way, how))
+            if number >= WARM_UP:
                 seconds[way].append(measured)
-    flops = {}
-    for way in ("published, kept", "fp32"):
-        counter = Counter()
-        look(models[way], shown, way, counter)
-        flops[way] = counter.measured
     ways: Results = {}
     for way, every in seconds.items():
         ways[way] = {
             "seconds": statistics.median(sum(times.values()) for times in every),
             "parts": {part: statistics.median(times[part] for times in every) for part in PARTS},
-            "flops": flops["published, kept" if way.startswith("published") else "fp32"],
+            "flops": processes[way].apply(measure, (way, how, True))[0],
         }
     return {"ways": ways, "equality": equality(entries["published"], entries["fp32"])}
-
-
-@functools.cache
-def _made(backbone: str, proposals: int, device: str) -> QueryInst:
-    """Made once in the process that it is for."""
-    return build(backbone, proposals, device)
-
-
-def _published(how: Results) -> tuple[dict[str, float], Entries]:
-    """The published way in a process of its own: with memory as a process has it by default."""
-    with torch.inference_mode():
-        model = _made(how["backbone"], how["proposals"], how["device"])
-        shown = scene(how["batch"], how["height"], how["width"], how["device"])
-        clock = Clock(shown.images.device)
-        entries = look(model, shown, "published", clock)
-    return clock.measured, entries
 
 
 def equality(plain: Entries, ours: Entries) -> Results:
@@ -180,18 +129,35 @@ def equality(plain: Entries, ours: Entries) -> Results:
     return {"detections": len(plain), "same": same, "different_pixels": different, "pixels": pixels}
 
 
-def all_different(model: QueryInst, output: Output, rounds: int) -> float:
-    """Median seconds of the masks of an image if no query were kept twice: as many as there are."""
-    number = output.stages[-1].boxes.shape[1]
-    every = torch.arange(number, device=output.stages[-1].boxes.device)
-    rows = Rows(torch.zeros_like(every), every, every % CLASSES)
-    spent = []
-    for _ in range(rounds + 1):
-        clock = Clock(every.device)
-        with clock("masks"):
-            model.predict_masks(output, {len(output.stages) - 1: rows})
-        spent.append(clock.measured["masks"])
-    return statistics.median(spent[1:])
+def all_different(way: str, how: Results, rounds: int) -> tuple[int, float]:
+    """How many different queries are kept, and median seconds of the masks if all were: as many as there are."""
+    with torch.inference_mode():
+        model, number = network(how["backbone"], how["proposals"], how["device"], way), how["proposals"]
+        output = model(*scene(1, how["height"], how["width"], how["device"]))
+        last = output.stages[-1]
+        kept = len((last.logits.flatten(1).topk(number).indices // CLASSES).unique())
+        every = torch.arange(number, device=last.boxes.device)
+        rows = {len(output.stages) - 1: Rows(torch.zeros_like(every), every, every % CLASSES)}
+        return kept, median_seconds(lambda: model.predict_masks(output, rows), rounds, every.device)
+
+
+def depths(way: str, how: Results, rounds: int) -> list[Results]:
+    """Median seconds from pyramid to detections for fewer stages, and fewer proposals after the first one."""
+    rows = []
+    with torch.inference_mode():
+        model, every = network(how["backbone"], how["proposals"], how["device"], way), how["proposals"]
+        shown = scene(1, how["height"], how["width"], how["device"])
+        pyramid = model.pyramid(model.normalise(*shown))
+        for stages in range(1, len(model.stages) + 1):
+            for proposals in sorted({every, every // 2, every // 4}, reverse=True) if stages > 1 else [every]:
+
+                def to_detections(stages: int = stages, proposals: int = proposals) -> None:
+                    output = model.query(pyramid, shown.sizes, stages, proposals)
+                    detect(model, output, shown.sizes, shown.sizes, ModelConfig().postprocess)
+
+                seconds = median_seconds(to_detections, rounds, shown.images.device)
+                rows.append({"stages": stages, "proposals": proposals, way: seconds})
+    return rows
 
 
 def build(backbone: str, proposals: int, device: str) -> QueryInst:
@@ -218,58 +184,41 @@ def scene(batch: int, height: int, width: int, device: str) -> Scene:
     return Scene(images.to(device), torch.tensor([[height, width]] * batch, device=device))
 
 
-@torch.inference_mode()
+def begin(threads: int, keep: bool) -> None:
+    """In a process, before anything is measured."""
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(0)
+    if keep:
+        keep_memory()
+
+
 def run(arguments: Any) -> Results:
     """Everything the command line asks for."""
-    keep_memory()
     device, rounds = arguments.device, arguments.rounds
-    sizes = [(int(size.partition("x")[0]), int(size.partition("x")[2])) for size in arguments.sizes]
-    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    results: Results = {
-        "backbone": arguments.backbone,
-        "rounds": rounds,
-        "peak": {precision: peak(torch.device(device), kind) for precision, kind in kinds.items()},
-        "comparisons": [],
-    }
+    sizes = [tuple(int(side) for side in size.split("x")) for size in arguments.sizes]
+    shapes = [(1, *size) for size in sizes] + [(batch, *sizes[0]) for batch in arguments.batches if batch > 1]
+    peaks = {precision: peak(torch.device(device), kind) for precision, kind in KINDS.items()}
+    results: Results = {"backbone": arguments.backbone, "rounds": rounds, "comparisons": [], "distinct": {}}
     for proposals in arguments.proposals:
-        model = build(arguments.backbone, proposals, device)
-        deployed = {precision: deploy(model, precision) for precision in kinds}
-        shapes = [(1, *size) for size in sizes] + [(batch, *sizes[0]) for batch in arguments.batches if batch > 1]
-        with multiprocessing.get_context("spawn").Pool(1, torch.set_num_threads, (torch.get_num_threads(),)) as pool:
+        with contextlib.ExitStack() as stack:
+            processes = {way: stack.enter_context(_process(way)) for way in WAYS}
             for batch, height, width in shapes:
                 size = {"proposals": proposals, "batch": batch, "height": height, "width": width}
                 how = {"backbone": arguments.backbone, "device": device, **size}
-                results["comparisons"].append({**size, **compare(model, deployed, how, rounds, pool)})
-        shown = scene(1, *sizes[0], device)
-        output = deployed["fp32"](*shown)
-        kept = output.stages[-1].logits.flatten(1).topk(proposals).indices // CLASSES
-        distinct = {"kept": len(kept.unique()), "of": proposals}
-        for precision, network in deployed.items():
-            distinct[precision] = all_different(network, network(*shown), rounds)
-        results.setdefault("distinct", {})[str(proposals)] = distinct
-        if arguments.stages:
-            results.setdefault("stages", {})[str(proposals)] = depths(deployed, shown, rounds)
-    for precision, kind in kinds.items():  # again, in case something disturbed it
-        results["peak"][precision] = max(results["peak"][precision], peak(torch.device(device), kind))
+                results["comparisons"].append({**size, **compare(processes, how, rounds)})
+            how |= {"height": sizes[0][0], "width": sizes[0][1]}
+            distinct: Results = {"of": proposals}
+            for way in KINDS:
+                distinct["kept"], distinct[way] = processes[way].apply(all_different, (way, how, rounds))
+            results["distinct"][str(proposals)] = distinct
+            if arguments.stages:
+                rows = [processes[way].apply(depths, (way, how, rounds)) for way in KINDS]
+                together = [functools.reduce(operator.or_, same) for same in zip(*rows, strict=True)]
+                results.setdefault("stages", {})[str(proposals)] = together
+    # Again, in case something disturbed it.
+    results["peak"] = {way: max(peaks[way], peak(torch.device(device), kind)) for way, kind in KINDS.items()}
     return results
 
 
-def depths(deployed: dict[str, QueryInst], shown: Scene, rounds: int) -> list[Results]:
-    """Median seconds from pyramid to detections for fewer stages, and fewer proposals after the first one."""
-    rows = []
-    every = len(deployed["fp32"].queries.features)
-    for stages in range(1, len(deployed["fp32"].stages) + 1):
-        for proposals in sorted({every, every // 2, every // 4}, reverse=True) if stages > 1 else [every]:
-            row: Results = {"stages": stages, "proposals": proposals}
-            for precision, model in deployed.items():
-                pyramid = model.pyramid(model.normalise(*shown))
-                spent = []
-                for _ in range(rounds + 1):
-                    clock = Clock(shown.images.device)
-                    with clock("stages"):
-                        output = model.query(pyramid, shown.sizes, stages, proposals)
-                        detect(model, output, shown.sizes, shown.sizes, ModelConfig().postprocess)
-                    spent.append(clock.measured["stages"])
-                row[precision] = statistics.median(spent[1:])
-            rows.append(row)
-    return rows
+def _process(way: str) -> Pool:
+    return multiprocessing.get_context("spawn").Pool(1, begin, (torch.get_num_threads(), way != "published"))

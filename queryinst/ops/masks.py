@@ -89,17 +89,19 @@ def trace(
     before, after = values[column, cell].astype(np.float64), values[column, cell + 1]
     crossing = low + (cell - 0.5 + (threshold - before) / (after - before)) * (high - low) / cells - 0.5
     row = np.where(ones[column, cell + 1], np.ceil(crossing), np.floor(crossing) + 1).clip(0, size[0])
-    return from_edges((column + left) * size[0] + row.astype(np.int64), size)
+    # Two crossings in one point may have changed places by rounding.
+    return from_edges(np.maximum.accumulate((column + left) * size[0] + row.astype(np.int64)), size)
 
 
 def from_edges(edges: NDArray[np.int64], size: tuple[int, int]) -> Rle:
     """The compressed RLE of an image of `size` from the pixels, counted down the columns, where ones begin and end.
 
-    Where ones begin and end at once there is no edge: a run that reaches the bottom goes on at the top of the next
-    column.
+    They do not fall. Where ones begin and end at once there is no edge: a run that reaches the bottom goes on at the
+    top of the next column.
     """
-    places, times = np.unique(edges, return_counts=True)
-    counts = np.diff(places[times % 2 == 1], prepend=0, append=size[0] * size[1]).tolist()
+    last = np.flatnonzero(edges != np.append(edges[1:], -1))  # of equal ones, which cancel in pairs
+    places = edges[last[np.diff(last, prepend=-1) % 2 == 1]]
+    counts = np.diff(places, prepend=0, append=size[0] * size[1]).tolist()
     if counts[-1] == 0:  # the last run of ones reaches the last pixel
         counts.pop()
     return coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size)

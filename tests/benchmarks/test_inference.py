@@ -11,6 +11,7 @@ from queryinst.benchmarks import inference, published
 from queryinst.config import PostprocessConfig
 from queryinst.evaluation.coco import to_coco
 from queryinst.models.deploy import deploy
+from queryinst.models.packed import pack
 from queryinst.models.postprocess import detect
 
 
@@ -21,7 +22,7 @@ def test_ours_is_the_published_way(deployed: bool):
     with torch.inference_mode():
         maps = model.pyramid(model.normalise(batch.images, batch.sizes)).maps
         theirs = published.detect(model, model.query(published.Pyramid(maps), batch.sizes), batch.sizes, original)
-        ours_model = deploy(model) if deployed else model
+        ours_model = pack(deploy(model)) if deployed else model
         output = ours_model(batch.images, batch.sizes)
         ours = detect(ours_model, output, batch.sizes, original, PostprocessConfig())
     for image, (plain, found) in enumerate(zip(theirs, ours, strict=True)):
@@ -61,7 +62,7 @@ def test_the_command(run: Run, tmp_path: Path):
     for one in comparisons:
         assert one["equality"]["same"] == one["equality"]["detections"] == 5 * one["batch"]
         plain, ours = (one["ways"][way]["flops"] for way in ("published", "fp32"))
-        assert plain["stages"] == ours["stages"] > 0
+        assert plain["stages"] > ours["stages"] > 0  # what no image changes is not computed again
         assert plain["masks"] > ours["masks"] > 0
         assert abs(plain["backbone"] - ours["backbone"]) == 0
     assert [(row["stages"], row["proposals"]) for row in results["stages"]["5"][:4]] == [(1, 5), (2, 5), (2, 2), (2, 1)]

@@ -7,6 +7,7 @@ from torch import nn
 
 from queryinst.config import BackboneConfig, ModelConfig, PostprocessConfig
 from queryinst.models.deploy import deploy
+from queryinst.models.packed import FusedConv, PackedLinear, pack
 from queryinst.models.postprocess import detect
 from queryinst.models.queryinst import QueryInst
 from queryinst.structures import Detections
@@ -40,6 +41,38 @@ def test_fp32_is_equal(name: str):
         torch.testing.assert_close(ours.boxes, plain.boxes, rtol=1e-4, atol=1e-3)
         torch.testing.assert_close(ours.scores, plain.scores, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(ours.masks, plain.masks, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["tiny", "resnet18", "resnet50", "swin_t"])
+@pytest.mark.parametrize("counts", [[1], [2, 1]])
+def test_packed_is_equal(name: str, counts: list[int]):
+    config = ModelConfig(num_proposals=6, num_stages=2, width=16, dynamic_width=8, num_heads=2, ffn_width=32)
+    model = with_statistics(QueryInst(config, BackboneConfig(name=name), num_classes=3))
+    packed = pack(deploy(model))
+    kinds = [type(module) for module in packed.modules()]
+    assert FusedConv in kinds
+    assert PackedLinear in kinds
+    for _ in range(2):  # what is remembered of the first image serves the second
+        for ours, plain in zip(look(packed, counts), look(model, counts), strict=True):
+            assert ours.labels.tolist() == plain.labels.tolist()
+            torch.testing.assert_close(ours.boxes, plain.boxes, rtol=1e-4, atol=1e-3)
+            torch.testing.assert_close(ours.scores, plain.scores, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(ours.masks, plain.masks, rtol=1e-3, atol=1e-4)
+
+
+def test_maps_of_the_backbone_stay_as_they_were_given_out():
+    """A packed residual block overwrites its input, which must not be one of the maps."""
+    model = with_statistics(QueryInst(ModelConfig(num_stages=1), BackboneConfig(name="resnet18"), num_classes=3))
+    x = torch.randn(1, 3, 64, 96).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        for ours, plain in zip(pack(deploy(model)).backbone(x.clone()), model.backbone(x), strict=True):
+            torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_without_onednn_or_its_bfloat16_nothing_is_packed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    deployed = deploy(small_model())
+    assert not [module for module in pack(deployed).modules() if isinstance(module, FusedConv)]
 
 
 def test_bf16_is_close_and_pixels_stay_float32():
