@@ -94,7 +94,7 @@ def markdown(results: Results) -> str:
     rows = [
         (
             f"{results['detections']} masks to run-length codes",
-            *(f"{codes['plain'] * 1000:.1f} ms, paste and encode", f"{codes['ours'] * 1000:.1f} ms, inside the box"),
+            *(f"{codes['plain'] * 1000:.1f} ms, paste and encode", f"{codes['ours'] * 1000:.1f} ms, traced"),
             f"{codes['plain'] / codes['ours']:.1f}x",
         ),
         (f"{total} detections to COCO's results", "", f"{results['updating']:.2f} s", ""),

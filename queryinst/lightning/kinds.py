@@ -11,7 +11,7 @@ from queryinst.data.youtube_vis import VideoFile
 from queryinst.evaluation import coco, youtube_vis
 from queryinst.evaluation.coco import CocoEvaluator
 from queryinst.evaluation.youtube_vis import VideoEvaluator
-from queryinst.lightning.callbacks.pictures import Pictures
+from queryinst.lightning.callbacks.pictures import ImagePictures
 from queryinst.lightning.callbacks.strips import Strips
 from queryinst.video_config import TrackerConfig
 
@@ -31,7 +31,7 @@ def pictures(source: CocoFile, folder: Path, settings: CallbacksConfig, tracker:
     """Who draws what is found in the first images or clips."""
     if isinstance(source, VideoFile):
         return Strips(source, folder, settings.pictures, settings.picture_score, tracker)
-    return Pictures(source, folder, settings.pictures, settings.picture_score)
+    return ImagePictures(source, folder, settings.pictures, settings.picture_score)
 
 
 def table(metrics: dict[str, float], names: Sequence[str], prefix: str = "") -> str:

@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from queryinst.data.coco import CocoFile
-from queryinst.lightning.callbacks.pictures import Pictures, annotated
+from queryinst.lightning.callbacks.pictures import ImagePictures, annotated
 from queryinst.structures import Detections
 from queryinst.visualize.draw import overlay
 
@@ -24,7 +24,7 @@ def detections(image: Any, score: float) -> Detections:
 
 
 def show(folder: Path, source: CocoFile, score: float, count: int, loggers: Any = (), fn: str = "fit") -> list[Path]:
-    pictures: Any = Pictures(source, folder, count, 0.3)
+    pictures: Any = ImagePictures(source, folder, count, 0.3)
     trainer = SimpleNamespace(
         state=SimpleNamespace(fn=fn), is_global_zero=True, current_epoch=4, global_step=77, loggers=loggers
     )
