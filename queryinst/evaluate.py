@@ -76,13 +76,18 @@ def _network(config: EvaluateConfig, checkpoint: "Checkpoint") -> "QueryInst":
 
 def _metrics(config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile", output: Path | None) -> None:
     from queryinst.lightning.kinds import evaluator, table
+    from queryinst.inference.predictor import device_of
     from queryinst.lightning.module import QueryInstModule
+    from queryinst.models.packed import pack
     from queryinst.studies.results import write
 
     stages = range(checkpoint.config.model.num_stages) if config.all_stages else [-1]
     tracker = changed(checkpoint.config.tracker, config.tracker)
     evaluators = {stage: evaluator(source, tracker, config.backend) for stage in stages}
-    module = QueryInstModule(_network(config, checkpoint), evaluators, checkpoint.config.model.postprocess)
+    network = _network(config, checkpoint)
+    if config.precision != "run" and device_of(config.accelerator) == "cpu":
+        network = pack(network)
+    module = QueryInstModule(network, evaluators, checkpoint.config.model.postprocess)
     _validate(module, config, checkpoint, source)
     for stage in stages:
         prefix = "" if stage == -1 else f"stage_{stage + 1}/"
