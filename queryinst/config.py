@@ -216,6 +216,9 @@ class TrainerConfig:
         "arithmetic of the network; matching, boxes and losses are always float32",
         choices=("32-true", "bf16-mixed", "16-mixed"),
     )
+    compile: bool = setting(
+        False, "torch.compile for training: minutes at the start, fewer at each step", identity="set"
+    )
     checkpoint_every: int | None = setting(
         1000,
         "optimizer steps between checkpoints within an epoch; null: only after epochs",

@@ -20,6 +20,7 @@ from queryinst.errors import UserError
 from queryinst.evaluation import matches
 from queryinst.lightning import kinds
 from queryinst.lightning import loggers as log
+from queryinst.lightning.callbacks.compilation import Compilation
 from queryinst.lightning.callbacks.explanation import Explanation
 from queryinst.lightning.callbacks.matching_stability import STABILITY_IMAGES, MatchingStability
 from queryinst.lightning.callbacks.progress import RunProgress
@@ -92,6 +93,8 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
     finally:
         if failed and (folder / LAST).exists():
             say(f"stopped; the same command goes on from step {_step_of(folder / LAST)}")
+        if config.trainer.compile:
+            torch.compiler.set_stance("default")
         log.close(loggers, sys.exception() if failed else None)
     minutes, skipped = throughput.elapsed() / 60, sorted(of_all_ranks(data.problems))
     return Trained(
@@ -107,7 +110,7 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
 
 
 def _callbacks(config: TrainConfig, data: CocoDataModule, folder: Path) -> list[pl.Callback]:
-    """Those that look at an evaluation, and other people's."""
+    """Those that look at an evaluation, the one that compiles, and other people's."""
     settings, source = config.callbacks, data.file("val")
     made: list[pl.Callback] = [
         QueryUse(config.model.num_proposals, settings.picture_score, folder if settings.pictures else None),
@@ -115,6 +118,8 @@ def _callbacks(config: TrainConfig, data: CocoDataModule, folder: Path) -> list[
     ]
     if settings.pictures:
         made.append(kinds.pictures(source, folder, settings, config.tracker))
+    if config.trainer.compile:
+        made.append(Compilation())
     return made + instantiate(settings.extra, "callbacks")
 
 
