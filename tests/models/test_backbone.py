@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from queryinst.config import BackboneConfig
-from queryinst.models.backbone import build_backbone
+from queryinst.models.backbone import BatchNorm, build_backbone
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "swin_t", "tiny"])
@@ -71,6 +71,24 @@ def test_batchnorm(norm: str, trains: bool, affine: bool):
         assert all(module.training == trains for module in norms)
         assert all(module.weight.requires_grad == affine for module in norms)
         backbone.eval().train()
+
+
+def test_a_frozen_batchnorm_keeps_nothing_and_gives_the_same():
+    x, gradient = torch.randn(2, 6, 5, 7, requires_grad=True), torch.randn(2, 6, 5, 7)
+    ours, theirs = BatchNorm(6).eval().requires_grad_(False), nn.BatchNorm2d(6).eval()
+    for value in theirs.state_dict().values():
+        if value.is_floating_point():
+            value.uniform_(0.5, 2)
+    ours.load_state_dict(theirs.state_dict())
+    kept: list[torch.Size] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+        y = ours(x)
+    assert kept
+    assert x.shape not in kept
+    torch.testing.assert_close(y, theirs(x))
+    expected = torch.autograd.grad(theirs(x), x, gradient)
+    torch.testing.assert_close(torch.autograd.grad(y, x, gradient), expected)
+    assert torch.equal(ours.train()(x), theirs.train()(x))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "swin_t"])
