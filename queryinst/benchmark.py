@@ -5,7 +5,7 @@ python -m queryinst.benchmark inference --batches 1 2 4 --sizes 800x1216 640x960
 python -m queryinst.benchmark data            images a second and bytes of targets, against v2 transforms on bitmaps
 python -m queryinst.benchmark data --open     also opening an annotation file as large as COCO's training set (minutes)
 python -m queryinst.benchmark masks           masks to COCO run-length codes, against paste and encode
-python -m queryinst.benchmark train           a training step by part: seconds, memory (4 minutes on two cores)
+python -m queryinst.benchmark train           a training step: seconds and memory by part (4 minutes on two cores)
 python -m queryinst.benchmark evaluation      detections to metrics: run-length codes, two backends of COCO's numbers
 
 Everything measured is generated, and the same command runs on a GPU (--device cuda). The result is printed and, in a
@@ -29,7 +29,7 @@ def main() -> None:
     _inference(parts.add_parser("inference", help="one image to detections and codes: time, operations, share of peak"))
     _data(parts.add_parser("data", help="the data set: images a second, bytes of targets, opening a large file"))
     _masks(parts.add_parser("masks", help="masks to COCO run-length codes"))
-    _train(parts.add_parser("train", help="a training step: seconds by part and peak memory"))
+    _train(parts.add_parser("train", help="a training step: seconds and memory by part"))
     _evaluation(parts.add_parser("evaluation", help="detections to metrics"))
     for part in parts.choices.values():
         part.add_argument("--rounds", type=_positive, default=5, help="times that each way is timed")
@@ -66,6 +66,7 @@ def _masks(part: argparse.ArgumentParser) -> None:
 def _train(part: argparse.ArgumentParser) -> None:
     part.add_argument("--proposals", type=_positive, nargs="+", default=[100, 300])
     part.add_argument("--precision", choices=("fp32", "bf16"), nargs="+", default=["fp32"])
+    part.add_argument("--compile", action="store_true", help="also with torch.compile (minutes more for compiling)")
     part.add_argument("--batch", type=_positive, nargs="+", default=[1], help="images a step")
     part.add_argument("--sizes", type=_size, nargs="+", default=["800x1216"], help="height x width, multiples of 32")
     part.add_argument("--objects", type=_positive, default=10, help="objects an image")

@@ -38,6 +38,11 @@ def peak() -> int:
     return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def resident() -> int:
+    """Bytes of memory that this process holds now; 0 where there is no /proc."""
+    return _status("VmRSS")
+
+
 def _status(field: str) -> int:
     """Bytes of a field of Linux's account of this process; 0 elsewhere."""
     status = Path("/proc/self/status")

@@ -1,55 +1,40 @@
-"""A training step: seconds by part and peak memory, each configuration in a process of its own."""
+"""A training step: seconds and memory by part, each configuration in a process of its own."""
 
 import itertools
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from queryinst.benchmarks.frame import Results, table
-from queryinst.benchmarks.opening import peak
-from queryinst.config import BackboneConfig, CriterionConfig, ModelConfig, OptimizerConfig
-from queryinst.criterion.criterion import Criterion
-from queryinst.lightning.optimizer import optimizer
+from queryinst.benchmarks.kept import Kept
+from queryinst.benchmarks.opening import peak, resident
+from queryinst.benchmarks.step import FORWARD, PARTS, Case, Step
 from queryinst.memory import keep_memory
-from queryinst.models.queryinst import QueryInst
-from queryinst.ops.roi import FeaturePyramid
-from queryinst.structures import Batch, Targets
 
-FORWARD = ("backbone", "FPN", "stages", "matching", "masks", "losses")
-PARTS = (*FORWARD, "backward: heads", "backward: FPN", "backward: backbone", "norm and clipping", "AdamW")
-CLASSES, MASK_SIDE = 80, 112
+MEMORY = (
+    "process",
+    "parameters",
+    "gradients",
+    "AdamW",
+    *FORWARD,
+)  # what is held when the backward pass begins, or grows
 # MMDetection 3's step in fp32 on two cores of an AMD EPYC, by proposals: ResNet-50, 1 image, 10 objects.
 PEER_SIZE, PEER_SECONDS = (800, 1216), {100: 11.3, 300: 13.6}
 
 
-class Case(NamedTuple):
-    """What is measured."""
-
-    proposals: int
-    precision: str  # fp32 or bf16
-    images: int
-    height: int
-    width: int
-    objects: int
-    backbone: str
-    device: str
-    threads: int | None
-    rounds: int
-
-
 def run(arguments: Any) -> Results:
-    """Measure every combination of proposals, precision, images a step and size."""
+    """Measure every combination of proposals, precision, compilation, images a step and size."""
     sizes = [tuple(int(side) for side in size.split("x")) for size in arguments.sizes]
-    choices = (arguments.proposals, arguments.precision, arguments.batch, sizes)
+    choices = (arguments.proposals, arguments.precision, [False, True][: 1 + arguments.compile], arguments.batch, sizes)
     steps = []
-    for proposals, precision, images, (height, width) in itertools.product(*choices):
+    for proposals, precision, compiled, images, (height, width) in itertools.product(*choices):
         case = Case(
-            *(proposals, precision, images, height, width, arguments.objects, arguments.backbone),
+            *(proposals, precision, compiled, images, height, width, arguments.objects, arguments.backbone),
             *(arguments.device, arguments.threads, arguments.rounds),
         )
         with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -58,10 +43,11 @@ def run(arguments: Any) -> Results:
 
 
 def measure(case: Case) -> Results:
-    """Median seconds of whole steps and of their parts, after two that warm up, and the peak memory in bytes."""
+    """Median seconds of whole steps and of their parts, after two that warm up, and bytes of memory."""
     keep_memory()
     if case.threads:
         torch.set_num_threads(case.threads)
+    process = resident() if case.device == "cpu" else 0
     step = Step(case)
     on_gpu = step.device.type == "cuda"
 
@@ -77,6 +63,7 @@ def measure(case: Case) -> Results:
         wait()
         if number > 1:
             whole.append(time.perf_counter() - begin)
+    most = torch.cuda.max_memory_allocated(step.device) if on_gpu else peak()
     for _ in range(case.rounds if on_gpu else 1):  # a step in parts waits for a GPU after each
         clock = Clock(wait)
         step(clock)
@@ -85,8 +72,25 @@ def measure(case: Case) -> Results:
         "seconds": statistics.median(whole),
         "fastest": min(whole),
         "parts": {name: statistics.median(part.get(name, 0.0) for part in parts) for name in PARTS},
-        "peak": torch.cuda.max_memory_allocated(step.device) if on_gpu else peak(),
+        "memory": {"process": process, **memory(step)},
+        "peak": most,
     }
+
+
+def memory(step: Step) -> dict[str, int]:
+    """Bytes by `MEMORY`, without "process", of a step that has been made."""
+    parameters = list(step.model.parameters())
+    states = [value for state in step.adamw.state.values() for value in state.values() if isinstance(value, Tensor)]
+    return {
+        "parameters": _bytes(parameters),
+        "gradients": _bytes([parameter for parameter in parameters if parameter.requires_grad]),
+        "AdamW": _bytes(states),
+        **Kept(step.model).measure(step.forward),
+    }
+
+
+def _bytes(tensors: Sequence[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 class Clock:
@@ -104,80 +108,6 @@ class Clock:
         self._last = now
 
 
-class Step:
-    """A training step as `lightning/module.py` makes it, without logging; `step(clock)` tells where the time goes."""
-
-    def __init__(self, case: Case) -> None:
-        torch.manual_seed(0)
-        self.device = torch.device(case.device)
-        model = ModelConfig(num_proposals=case.proposals)
-        self.model = QueryInst(model, BackboneConfig(name=case.backbone), CLASSES).to(self.device).train()
-        self.model.queries.boxes.data = _spread(case.proposals).to(self.device)
-        self.batch = make_batch(case).to(self.device)
-        self.criterion, config = Criterion(CriterionConfig()), OptimizerConfig()
-        self.adamw, self.clip_norm = optimizer(self.model, config, case.images), config.clip_norm
-        self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=case.precision == "bf16")
-
-    def __call__(self, clock: Callable[[str], None] | None = None) -> Tensor:
-        """The (S, 4) losses."""
-        done = clock or (lambda part: None)
-        batch, model = self.batch, self.model
-        with self.autocast:
-            maps = model.backbone(model.normalise(batch.images, batch.sizes))
-            done("backbone")
-            levels = model.neck(maps)
-            done("FPN")
-            output = model.query(FeaturePyramid(levels, model.aligned), batch.sizes)
-            done("stages")
-            matches = self.criterion.match(output.stages, batch.targets, batch.sizes)
-            done("matching")
-            masks = model.predict_masks(output, dict(enumerate(matches.rows(batch.targets.labels))))
-            done("masks")
-            losses = self.criterion(output.stages, list(masks.values()), matches, batch.targets, batch.sizes)
-            done("losses")
-        if clock:
-            _when_known(levels, lambda: done("backward: heads"))
-            _when_known(maps, lambda: done("backward: FPN"))
-        losses.sum().backward()
-        done("backward: backbone")
-        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        torch.nn.utils.clip_grads_with_norm_(model.parameters(), self.clip_norm, norm)
-        done("norm and clipping")
-        self.adamw.step()
-        self.adamw.zero_grad()
-        done("AdamW")
-        return losses.detach()
-
-
-def _when_known(tensors: list[Tensor], call: Callable[[], None]) -> None:
-    """Call once the gradients of all of these that need one are computed."""
-    wanted = [tensor for tensor in tensors if tensor.requires_grad]
-    torch.autograd.graph.register_multi_grad_hook(wanted, lambda gradients: call())
-
-
-def _spread(proposals: int) -> Tensor:
-    """(N, 4) normalised cxcywh of all sizes from 1/25 of the image up, so that all levels of the pyramid are read."""
-    generator = torch.Generator().manual_seed(0)
-    side = torch.empty(proposals, 2).uniform_(-3.2, 0, generator=generator).exp()
-    return torch.cat([torch.rand(proposals, 2, generator=generator), side], dim=1)
-
-
-def make_batch(case: Case) -> Batch:
-    """Images of noise with objects anywhere, of all sizes, their masks half filled."""
-    generator = torch.Generator().manual_seed(0)
-    extent, total = torch.tensor([case.width, case.height]), case.images * case.objects
-    side = torch.empty(total, 2).uniform_(-3.2, 0, generator=generator).exp() * extent
-    corner = torch.rand(total, 2, generator=generator) * (extent - side)
-    boxes = torch.cat([corner, corner + side], dim=1)
-    masks = (torch.rand(total, MASK_SIDE, MASK_SIDE, generator=generator) < 0.5).to(torch.uint8)
-    labels = torch.randint(CLASSES, (total,), generator=generator)
-    images = torch.randint(256, (case.images, 3, case.height, case.width), generator=generator, dtype=torch.uint8)
-    sizes = torch.tensor([[case.height, case.width]]).repeat(case.images, 1)
-    targets = Targets(boxes, labels, masks, boxes, [case.objects] * case.images)
-    return Batch(images, sizes, sizes, list(range(case.images)), targets, [])
-
-
 def markdown(results: Results) -> str:
     """A table of whole steps, one of their parts, and what else has been measured of the same step."""
     steps = results["steps"]
@@ -190,6 +120,12 @@ def markdown(results: Results) -> str:
         for step in steps
     ]
     parts = [(name, *(f"{step['parts'][name]:.3f}" for step in steps)) for name in PARTS]
+    held = [(name, *(_megabytes(step["memory"][name]) for step in steps)) for name in MEMORY]
+    held += [
+        ("together", *(_megabytes(sum(step["memory"].values())) for step in steps)),
+        ("peak", *(_megabytes(step["peak"]) for step in steps)),
+    ]
+    columns = [" ".join(_name(step)) for step in steps]
     where = f"{first['device']}, {first['threads'] or torch.get_num_threads()} threads"
     return "\n\n".join(
         [
@@ -197,15 +133,23 @@ def markdown(results: Results) -> str:
             "median after two steps that warm up.",
             table(["proposals", "precision", "images", "step", "fastest", "peak memory", "MMDetection 3"], whole),
             "One step in parts, seconds:",
-            table(["part", *(" ".join(_name(step)) for step in steps)], parts),
+            table(["part", *columns], parts),
+            "Memory, MB: the process before there is a network, what training adds for good, and by the part of the "
+            "forward pass that saved it what autograd keeps for the backward pass. As that goes on, gradients take the "
+            "place of what was kept; the peak has its working memory as well, and gaps between blocks.",
+            table(["memory", *columns], held),
             "MMDetection 3: its step in fp32 on two cores of an AMD EPYC, over ours.",
         ]
     )
 
 
 def _name(step: Results) -> tuple[str, str, str]:
-    precision = step["precision"]
+    precision = step["precision"] + (" compiled" if step["compiled"] else "")
     return str(step["proposals"]), precision, f"{step['images']} x {step['height']}x{step['width']}"
+
+
+def _megabytes(number: int) -> str:
+    return f"{number / 1e6:.0f}"
 
 
 def _against(step: Results) -> str:

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from conftest import ROOT, Run
 
 from queryinst.benchmarks import data, frame, masks, opening, scenes, train
+from queryinst.benchmarks.kept import Kept
+from queryinst.benchmarks.step import PARTS, Case, Step
 from queryinst.config import OptimizerConfig, PostprocessConfig, ScheduleConfig, TrainConfig
 from queryinst.data.coco import CocoDataset, CocoFile
 from queryinst.data.index import SMALLEST
@@ -138,11 +141,32 @@ def test_a_training_step_is_told_by_part(run: Run, tmp_path: Path):
     steps = json.loads(path.read_text())["results"]["steps"]
     assert [step["precision"] for step in steps] == ["fp32", "bf16"]
     for step in steps:
-        assert tuple(step["parts"]) == train.PARTS
+        assert tuple(step["parts"]) == PARTS
         assert all(seconds > 0 for seconds in step["parts"].values())
-        assert step["peak"] > 1e8
-    assert {row[0] for row in cells(said)} >= set(train.PARTS)
+        memory = step["memory"]
+        assert tuple(memory) == train.MEMORY
+        assert all(memory[name] > 0 for name in train.MEMORY if name != "matching")
+        # Two averages of every parameter that trains, and a step count of 4 bytes.
+        assert memory["AdamW"] == pytest.approx(2 * memory["gradients"], rel=0.01)
+        assert sum(memory.values()) < step["peak"]
+    assert {row[0] for row in cells(said)} >= set(PARTS)
     assert "x" not in cells(said)[2][-1], "MMDetection was measured with other sizes"
+
+
+def test_what_autograd_keeps_counts_once_and_without_parameters():
+    linear, x = torch.nn.Linear(8, 16), torch.randn(4, 8)
+
+    def forward(done: Callable[[str], None]) -> torch.Tensor:
+        y = linear(x).relu()  # keep x, and what relu gives
+        done("first")
+        y = y.square()  # keeps the latter again
+        done("second")
+        z = y[:2].exp()  # keeps what it gives
+        done("third")
+        return z
+
+    expected = {"first": 4 * 8 * 4 + 4 * 16 * 4, "second": 0, "third": 2 * 16 * 4}
+    assert Kept(linear).measure(forward) == expected
 
 
 def test_a_size_is_height_and_width(run: Run):
@@ -153,15 +177,15 @@ def test_a_size_is_height_and_width(run: Run):
 
 def test_the_measured_step_is_the_modules(tmp_path: Path):
     """The same losses from the same weights and batch, as training has them."""
-    case = train.Case(4, "fp32", 2, 64, 96, 2, "tiny", "cpu", None, 1)
-    step = train.Step(case)
+    case = Case(4, "fp32", False, 2, 64, 96, 2, "tiny", "cpu", None, 1)
+    step = Step(case)
     training = Training(step.criterion, OptimizerConfig(), ScheduleConfig(), 2, 10)
     module = QueryInstModule(copy.deepcopy(step.model), {}, PostprocessConfig(), training, None, tmp_path)
     expected = module.losses(step.batch)
     assert torch.equal(step(), expected)
     seconds = train.Clock(lambda: None)
     assert not torch.equal(step(seconds), expected), "a step has been made"
-    assert set(seconds.seconds) == set(train.PARTS)
+    assert set(seconds.seconds) == set(PARTS)
 
 
 def test_both_backends_of_the_evaluation_give_the_same_numbers(run: Run, tmp_path: Path):
