@@ -27,7 +27,7 @@ class ShapesVideoConfig:
 
     train: int = setting(REQUIRED, "training clips", at_least=1)
     val: int = setting(REQUIRED, "validation clips", at_least=1)
-    frames: int = setting(16, "frames of a clip; of training clips every second one is kept", at_least=2, at_most=1000)
+    frames: int = setting(16, "frames of a clip; of training clips every fourth one is kept", at_least=2, at_most=1000)
     side: int = setting(128, "longer side of a frame, pixels", at_least=64, at_most=4096)
     seed: int = setting(0, "seed of the generator", at_least=0, at_most=2**32 - 1)
 

@@ -7,8 +7,8 @@ on when it returns.
 
 Every second clip is an occlusion clip (`occlusion` in the file's `videos`): objects of one category that look different
 exchange places unseen (see `queryinst.data.motion`), so that the overlap of boxes from frame to frame tells the wrong
-story and only looks tell the right one. Training clips keep every second frame of theirs: twice as many different
-clips in an epoch of the same length.
+story and only looks tell the right one. Training clips keep every fourth frame of theirs: four times as many different
+clips, and so objects, in an epoch of the same length.
 """
 
 import json
@@ -41,8 +41,8 @@ from queryinst.data.shapes import ABSENT, CATEGORIES, FINE, FIRST_ID, image_size
 from queryinst.ops.masks import LocalMask, encode
 from queryinst.video_config import ShapesVideoConfig
 
-VERSION = 1  # of what is drawn; part of the data set's fingerprint
-STRIDE = {"train": 2, "val": 1}  # frames of a clip from one that is kept to the next
+VERSION = 2  # of what is drawn; part of the data set's fingerprint
+STRIDE = {"train": 4, "val": 1}  # frames of a clip from one that is kept to the next
 LEAST_SEEN = 12  # pixels: of an object that shows less there is no mask
 UNLIKE = 110  # distance in RGB between the mean colours of objects that are told apart by looks, at least
 

@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
@@ -18,7 +17,7 @@ from queryinst.evaluation.tubes import Object, Track
 from queryinst.ops import ranks
 from queryinst.ops.masks import Rle
 from queryinst.structures import Detections
-from queryinst.tracking.tracker import Tracker
+from queryinst.tracking.tracker import Tracker, taking_part
 from queryinst.video_config import TrackerConfig
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10")
@@ -60,9 +59,10 @@ class VideoEvaluator:
     Args:
         content: the parsed annotation file, in YouTube-VIS format.
         places: image id to video id and number of the frame from 0.
-        tracker: how detections are linked. With `by=truth`, those that show an object (mask IoU 0.5, one to one in
-            every frame, the class has no say) are linked as the ground truth says; all others stay in the tracks that
-            the usual tracker would give them, so that what was found wrongly still counts.
+        tracker: how detections are linked. With `by=truth` perfectly, as the identity oracle of MaskTrack R-CNN (Yang
+            et al., ICCV 2019): of those that would take part, each that shows an object (mask IoU 0.5, one to one in
+            every frame, the class has no say) belongs to it, and the others to nothing. Which others there are no
+            tracker can know, so this bound is strict.
         keep_matches: keep what the numbers are made of in `matches`, videos in the place of images.
 
     Raises:
@@ -123,13 +123,15 @@ class VideoEvaluator:
 
     def _add(self, linked: Linked, video_id: int, frame: int, found: Detections) -> None:
         if self.tracker.by == "truth":
-            found, codes = self._link_as_truth(video_id, frame, found)
-        else:
-            found = self._tracker(video_id, self.tracker).update(found)
+            found = taking_part(found, self.tracker)
             codes = rles_of(found)
-        assert found.tracks is not None
-        columns = (found.tracks.tolist(), codes, found.scores.tolist(), found.labels.tolist())
-        for key, code, score, label in zip(*columns, strict=True):
+            tracks = self._shown(video_id, frame, codes)
+        else:
+            found = self._trackers.setdefault(video_id, Tracker(self.tracker)).update(found)
+            codes = rles_of(found)
+            assert found.tracks is not None
+            tracks = found.tracks.tolist()
+        for key, code, score, label in zip(tracks, codes, found.scores.tolist(), found.labels.tolist(), strict=True):
             if key >= 0:
                 track = linked.tracks.setdefault(key, Track())
                 track.frames.append(frame)
@@ -137,19 +139,12 @@ class VideoEvaluator:
                 track.scores.append(score)
                 track.labels.append(label)
 
-    def _tracker(self, video_id: int, config: TrackerConfig) -> Tracker:
-        return self._trackers.setdefault(video_id, Tracker(config))
-
-    def _link_as_truth(self, video_id: int, frame: int, found: Detections) -> tuple[Detections, list[Rle]]:
-        """The detections that take part, with the object that they show; others after all objects, or -1."""
-        usual = "iou" if found.embeddings is None else "embedding"
-        kept, tracks = self._tracker(video_id, replace(self.tracker, by=usual)).consider(found)
-        codes, objects = rles_of(kept), self._objects_of(video_id)
-        there = np.array([k for k, one in enumerate(objects) if one.codes[frame] and not one.crowd], np.int64)
+    def _shown(self, video_id: int, frame: int, codes: list[Rle]) -> list[int]:
+        """Which object of the video each mask of a frame shows, -1 for none."""
+        objects = self._objects_of(video_id)
+        there = [k for k, one in enumerate(objects) if one.codes[frame] and not one.crowd]
         shown = identity.objects_of(identity.overlaps([objects[k].codes[frame] for k in there], codes))
-        tracks = np.where(tracks >= 0, tracks + len(objects), -1)
-        tracks[shown >= 0] = there[shown[shown >= 0]]
-        return replace(kept, tracks=torch.from_numpy(tracks)), codes
+        return [there[k] if k >= 0 else -1 for k in shown.tolist()]
 
     def compute(self) -> dict[str, float]:
         """All metrics by name; with several processes of the videos of all, and the same numbers for each."""

@@ -93,29 +93,24 @@ class Tracker:
         Raises:
             UserError: embeddings or queries are needed, and the detections have none.
         """
-        kept, identities = self.consider(detections)
-        which = torch.from_numpy(np.flatnonzero(identities >= 0)).to(kept.scores.device)
-        return replace(kept, tracks=torch.from_numpy(identities).to(which.device)).take(which)
-
-    def consider(self, detections: Detections) -> tuple[Detections, Ints]:
-        """As `update`, but with the detections that take part and got no track: theirs is -1.
-
-        Returns:
-            the D detections that take part, best first, and their tracks (D,).
-        """
         self._require(detections)
         seen = _on_host(detections)
         order = _taking_part(seen, self.config)
-        kept = detections.take(torch.from_numpy(order).to(detections.scores.device))
-        seen = seen.take(order)
+        identities = self._identities(seen.take(order))
+        linked = identities >= 0
+        kept = detections.take(torch.from_numpy(order[linked]).to(detections.scores.device))
+        return replace(kept, tracks=torch.from_numpy(identities[linked]).to(kept.scores.device))
+
+    def _identities(self, seen: _Seen) -> Ints:
+        """Of the detections that take part (D,), -1 for those that are left out."""
         if self.config.by == "query":
             self._begun.update(seen.queries[seen.scores >= self.config.birth_score].tolist())
-            return kept, np.array([query if query in self._begun else -1 for query in seen.queries.tolist()], np.int64)
+            return np.array([query if query in self._begun else -1 for query in seen.queries.tolist()], np.int64)
         identities = self._continue(seen)
         self._begin(seen, identities)
         self._tracks = [track for track in self._tracks if self._frame - track.frame <= self.config.retain]
         self._frame += 1
-        return kept, identities
+        return identities
 
     def _require(self, detections: Detections) -> None:
         if self.config.by == "embedding" and detections.embeddings is None:
@@ -164,6 +159,12 @@ class Tracker:
             votes = Counter([int(seen.labels[row])])
             self._tracks.append(_Track(self._next, seen.boxes[row], seen.embeddings[row], votes, self._frame))
             self._next += 1
+
+
+def taking_part(detections: Detections, config: TrackerConfig) -> Detections:
+    """Those that a tracker with these settings looks at, best first: good enough, a query once, so many at most."""
+    order = _taking_part(_on_host(detections), config)
+    return detections.take(torch.from_numpy(order).to(detections.scores.device))
 
 
 def _on_host(detections: Detections) -> _Seen:

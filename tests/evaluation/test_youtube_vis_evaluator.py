@@ -119,33 +119,42 @@ def test_the_oracle_links_as_the_ground_truth_says():
     one.reset()
     noisy = detections((A, 0, 0, 0.9), (B, 0, 1, 0.9), wrong)
     one.update(FIRST, [noisy] * 4)
-    assert len(one.results[5].tracks) == 3, "what shows no object stays, as one track"
-    assert one.compute()["segm_AP"] == pytest.approx(2 / 3)
+    assert len(one.results[5].tracks) == 2, "what shows no object is left out"
+    assert one.compute()["segm_AP"] == pytest.approx(1)
     one.reset()
     weak = detections((A, 0, 0, 0.1), (B, 0, 1, 0.04))  # too weak to begin a track, and to take part
     one.update(FIRST, [weak] * 4)
     assert [track.scores for track in one.results[5].tracks.values()] == [pytest.approx([0.1] * 4)]
 
 
+def test_the_oracle_takes_what_the_tracker_takes():
+    """Not more than `max_detections`, and a query once: here with another class, so that the object is not found."""
+    twice = replace(detections((A, 1, 0, 0.9), (A, 0, 0, 0.8)), queries=torch.tensor([3, 3]))
+    for changes, found, labels in (
+        ({}, twice, [1]),
+        ({"max_detections": 1}, detections((B, 1, 1, 0.9), (A, 0, 0, 0.8)), [1]),
+        ({"score": 0.85}, detections((B, 1, 1, 0.9), (A, 0, 0, 0.8)), [1]),
+        ({}, replace(PERFECT, embeddings=None), [0, 1]),
+    ):
+        one = evaluator("truth", **changes)
+        one.update(FIRST, [found] * 4)
+        assert [track.label for track in one.results[5].tracks.values()] == labels
+
+
 def test_the_oracle_is_no_worse_than_any_tracker():
+    """Noisy boxes, classes and looks, and detections that show nothing."""
     rng = np.random.default_rng(0)
     ones = {by: evaluator(by) for by in ("truth", "embedding", "iou")}
     for image_id in PLACES:
-        rows = [
-            (list(np.array(box) + rng.normal(0, 2, 4)), int(rng.integers(2)), int(rng.integers(3)), rng.uniform(0.3, 1))
-            for box in (A, B)
-        ]
+        shown = [(list(np.array(box) + rng.normal(0, 2, 4)), int(rng.random() < 0.3) ^ k) for k, box in enumerate((A, B))]
+        rows = [(*row, int(rng.integers(3)), rng.uniform(0.3, 1)) for row in [*shown, ([30.0, 30, 60, 50], 0)]]
         for one in ones.values():
             one.update([image_id], [detections(*rows)])
-    ap = {by: one.compute() for by, one in ones.items()}
-    assert ap["truth"]["association_accuracy"] > max(ap[by]["association_accuracy"] for by in ("embedding", "iou"))
-    assert ap["truth"]["id_switches"] == 0
-
-
-def test_without_embeddings_the_oracle_uses_boxes_for_the_rest():
-    one = evaluator("truth")
-    one.update(FIRST, [replace(PERFECT, embeddings=None)] * 4)
-    assert one.compute()["segm_AP"] == pytest.approx(1)
+    truth, *others = (one.compute() for one in ones.values())
+    for other in others:
+        for name in ("segm_AP", "segm_AP50", "segm_AR10", "association_accuracy", "id_kept"):
+            assert truth[name] > other[name], name
+    assert truth["id_switches"] == 0
 
 
 def test_only_the_frames_that_were_given_count():
