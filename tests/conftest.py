@@ -53,7 +53,7 @@ def clips_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from queryinst.data import shapes_video
 
     root = tmp_path_factory.mktemp("data") / "shapes_video_tiny"
-    shapes_video.make(root, ShapesVideoConfig(train=6, val=4, frames=8, side=96))
+    shapes_video.make(root, ShapesVideoConfig(train=6, val=2, frames=16, side=96))
     return root
 
 

@@ -126,8 +126,7 @@ def _backend(name: str) -> tuple[Any, Any]:
 
 def rles_of(detections: Detections) -> list[mask_ops.Rle]:
     """The masks of an image as compressed RLE of it."""
-    boxes, masks = detections.boxes.cpu().numpy(), detections.masks.cpu().numpy()
-    return [mask_ops.trace(mask, box, detections.size) for mask, box in zip(masks, boxes, strict=True)]
+    return mask_ops.encode_all(detections.masks.cpu().numpy(), detections.boxes.cpu().numpy(), detections.size)
 
 
 def to_coco(

@@ -3,16 +3,14 @@
 Classes have no say: an object that is found with another class is found. Crowd regions take no part.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 from scipy.optimize import linear_sum_assignment
 
-from queryinst.ops.masks import Rle
+from queryinst.ops.masks import Rle, overlaps
 
 FOUND = 0.5  # mask IoU from which an object counts as found
 
@@ -37,13 +35,6 @@ class Counts:
             self.switches + other.switches,
             self.again + other.again,
         )
-
-
-def overlaps(truth: Sequence[Rle], found: Sequence[Rle]) -> Floats:
-    """(G, P) IoU of masks of one frame."""
-    if not truth or not found:
-        return np.zeros((len(truth), len(found)))
-    return coco_mask.iou(list(truth), list(found), [0] * len(found))
 
 
 def objects_of(iou: Floats) -> Ints:

@@ -14,6 +14,7 @@ from queryinst.evaluation import identity, tubes
 from queryinst.evaluation.coco import STATS, rles_of
 from queryinst.evaluation.matches import Matches, frame_of, matches_of
 from queryinst.evaluation.tubes import Object, Track
+from queryinst.ops import masks as mask_ops
 from queryinst.ops import ranks
 from queryinst.ops.masks import Rle
 from queryinst.structures import Detections
@@ -122,6 +123,7 @@ class VideoEvaluator:
             self._add(linked, video_id, frame, found)
 
     def _add(self, linked: Linked, video_id: int, frame: int, found: Detections) -> None:
+        found = found.cpu()
         if self.tracker.by == "truth":
             found = taking_part(found, self.tracker)
             codes = rles_of(found)
@@ -143,7 +145,7 @@ class VideoEvaluator:
         """Which object of the video each mask of a frame shows, -1 for none."""
         objects = self._objects_of(video_id)
         there = [k for k, one in enumerate(objects) if one.codes[frame] and not one.crowd]
-        shown = identity.objects_of(identity.overlaps([objects[k].codes[frame] for k in there], codes))
+        shown = identity.objects_of(mask_ops.overlaps([objects[k].codes[frame] for k in there], codes))
         return [there[k] if k >= 0 else -1 for k in shown.tolist()]
 
     def compute(self) -> dict[str, float]:

@@ -107,6 +107,18 @@ def from_edges(edges: NDArray[np.int64], size: tuple[int, int]) -> Rle:
     return coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size)
 
 
+def encode_all(probabilities: NDArray[np.float32], boxes: NDArray[np.float32], size: tuple[int, int]) -> list[Rle]:
+    """Predicted masks (D, s, s) in their boxes (D, 4) as compressed RLE of an image of `size`."""
+    return [trace(mask, box, size) for mask, box in zip(probabilities, boxes, strict=True)]
+
+
+def overlaps(a: Sequence[Rle], b: Sequence[Rle]) -> NDArray[np.float64]:
+    """(A, B) IoU of masks of one image, as compressed RLE; 0 where both are empty."""
+    if not a or not b:
+        return np.zeros((len(a), len(b)))
+    return coco_mask.iou(list(a), list(b), [0] * len(b))
+
+
 def run_lengths(rle: Rle) -> NDArray[np.int64]:
     """The runs of an RLE, compressed or not.
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from queryinst.errors import UserError
+from queryinst.ops.masks import encode_all, overlaps
 from queryinst.structures import Detections
 from queryinst.video_config import TrackerConfig
 
@@ -40,10 +41,6 @@ class _Seen(NamedTuple):
     boxes: Floats  # (D, 4) xyxy pixels
     queries: Ints  # (D,), -1 where it is not known
     embeddings: Floats  # (D, E), E is 0 where there are none
-
-    def take(self, order: Ints) -> "_Seen":
-        scores, labels, boxes, queries, embeddings = self
-        return _Seen(scores[order], labels[order], boxes[order], queries[order], embeddings[order])
 
 
 @dataclass
@@ -94,12 +91,12 @@ class Tracker:
             UserError: embeddings or queries are needed, and the detections have none.
         """
         self._require(detections)
-        seen = _on_host(detections)
-        order = _taking_part(seen, self.config)
-        identities = self._identities(seen.take(order))
-        linked = identities >= 0
-        kept = detections.take(torch.from_numpy(order[linked]).to(detections.scores.device))
-        return replace(kept, tracks=torch.from_numpy(identities[linked]).to(kept.scores.device))
+        kept = taking_part(detections, self.config)
+        if self.config.by != "query":
+            kept = _distinct(kept, self.config.duplicate_iou)
+        identities = self._identities(_on_host(kept))
+        tracks = torch.from_numpy(identities).to(kept.scores.device)
+        return replace(kept, tracks=tracks).take(tracks >= 0)
 
     def _identities(self, seen: _Seen) -> Ints:
         """Of the detections that take part (D,), -1 for those that are left out."""
@@ -149,12 +146,8 @@ class Tracker:
         return alike + config.score_weight * sure + config.iou_weight * overlap - config.class_weight * other_class
 
     def _begin(self, seen: _Seen, identities: Ints) -> None:
-        """Begin tracks with good detections that have none, are no duplicates, and write them into `identities`."""
-        overlap = iou(seen.boxes, seen.boxes)
+        """Begin tracks with good detections that have none, and write them into `identities`."""
         for row in np.flatnonzero((identities < 0) & (seen.scores >= self.config.birth_score)):
-            better = identities[:row] >= 0
-            if (overlap[row, :row][better] >= self.config.duplicate_iou).any():
-                continue
             identities[row] = self._next
             votes = Counter([int(seen.labels[row])])
             self._tracks.append(_Track(self._next, seen.boxes[row], seen.embeddings[row], votes, self._frame))
@@ -163,8 +156,28 @@ class Tracker:
 
 def taking_part(detections: Detections, config: TrackerConfig) -> Detections:
     """Those that a tracker with these settings looks at, best first: good enough, a query once, so many at most."""
-    order = _taking_part(_on_host(detections), config)
-    return detections.take(torch.from_numpy(order).to(detections.scores.device))
+    seen = _on_host(detections)
+    # The score counts first, all else only to tell equal ones apart, whatever order they come in.
+    order = np.lexsort((*seen.boxes.T, seen.queries, seen.labels, -seen.scores))
+    order = order[seen.scores[order] >= config.score]
+    if (seen.queries >= 0).all():
+        order = order[np.sort(np.unique(seen.queries[order], return_index=True)[1])]
+    return detections.take(torch.from_numpy(order[: config.max_detections]).to(detections.scores.device))
+
+
+def _distinct(detections: Detections, highest: float) -> Detections:
+    """Without those whose mask overlaps that of a better one by `highest` or more, of whatever class.
+
+    Two queries may find one object, and both have its embedding: the second would begin a track, or take that of an
+    object that is hidden. Masks tell it from an object that is partly behind the first; their boxes may be the same.
+    """
+    codes = encode_all(detections.masks.cpu().numpy(), detections.boxes.cpu().numpy(), detections.size)
+    overlap = overlaps(codes, codes)
+    distinct: list[int] = []
+    for row in range(len(codes)):
+        if (overlap[row, distinct] < highest).all():
+            distinct.append(row)
+    return detections.take(torch.tensor(distinct, dtype=torch.int64, device=detections.scores.device))
 
 
 def _on_host(detections: Detections) -> _Seen:
@@ -180,16 +193,6 @@ def _on_host(detections: Detections) -> _Seen:
     ]
     table = torch.cat([column.detach().float() for column in columns], 1).cpu().numpy()
     return _Seen(table[:, 0], table[:, 1].astype(np.int64), table[:, 2:6], table[:, 6].astype(np.int64), table[:, 7:])
-
-
-def _taking_part(seen: _Seen, config: TrackerConfig) -> Ints:
-    """Positions of the detections that take part, best first: a query once, with its best class."""
-    # The score counts first, all else only to tell equal ones apart, whatever order they come in.
-    order = np.lexsort((*seen.boxes.T, seen.queries, seen.labels, -seen.scores))
-    order = order[seen.scores[order] >= config.score]
-    if (seen.queries >= 0).all():
-        order = order[np.sort(np.unique(seen.queries[order], return_index=True)[1])]
-    return order[: config.max_detections]
 
 
 def iou(a: Floats, b: Floats) -> Floats:

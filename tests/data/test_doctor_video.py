@@ -343,7 +343,7 @@ def test_the_command(twin: Twin, tmp_path: Path, run: Run):
     code, text = run("doctor", *settings, f"json={tmp_path}/report.json", f"picture={tmp_path}/seen.png")
     assert code == 0, text
     assert text.splitlines()[0].startswith("youtube_vis train: 6 videos, 24 frames, ")
-    assert json.loads((tmp_path / "report.json").read_text())["splits"]["val"]["videos"] == 4
+    assert json.loads((tmp_path / "report.json").read_text())["splits"]["val"]["videos"] == 2
     twin.seen(mask=None)
     twin.examine(images="none")
     code, text = run("doctor", *settings, "json=-", "images=none")

@@ -32,10 +32,10 @@ def test_it_is_a_function_of_seed_split_and_index():
         assert shapes_video.draw(config, split, index)[1] != annotations
 
 
-def test_training_clips_keep_every_second_frame():
-    assert len(shapes_video.draw(CONFIG, "train", 0)[0]) == 8
+def test_training_clips_keep_every_fourth_frame():
+    assert len(shapes_video.draw(CONFIG, "train", 0)[0]) == 4
     assert len(shapes_video.draw(CONFIG, "val", 0)[0]) == 16
-    assert len(shapes_video.draw(ShapesVideoConfig(1, 1, frames=3), "train", 0)[0]) == 2
+    assert len(shapes_video.draw(ShapesVideoConfig(1, 1, frames=5), "train", 0)[0]) == 2
 
 
 def test_objects_enter_leave_hide_and_come_back(clips: list[Clip]):
@@ -147,7 +147,7 @@ def test_rivals_look_different(clips: list[Clip]):
 
 
 def test_the_folder_is_youtube_vis(clips_source: Path):
-    for split, count, frames in (("train", 6, 4), ("val", 4, 8)):
+    for split, count, frames in (("train", 6, 4), ("val", 2, 16)):
         content = json.loads((clips_source / "annotations" / f"instances_{split}.json").read_text())
         assert [category["id"] for category in content["categories"]] == list(shapes.CATEGORIES)
         assert [video["occlusion"] for video in content["videos"]] == [False, True] * (count // 2)
@@ -162,9 +162,9 @@ def test_the_folder_is_youtube_vis(clips_source: Path):
 
 
 def test_made_once_and_never_over_something_else(clips_root: Path):
-    config = ShapesVideoConfig(train=6, val=4, frames=8, side=96)
+    config = ShapesVideoConfig(train=6, val=2, frames=16, side=96)
     before = (clips_root / "annotations" / "instances_val.json").stat().st_mtime_ns
     shapes_video.make(clips_root, config)
     assert (clips_root / "annotations" / "instances_val.json").stat().st_mtime_ns == before
     with pytest.raises(UserError, match="data.root=FOLDER"):
-        shapes_video.make(clips_root, ShapesVideoConfig(train=7, val=4, frames=8, side=96))
+        shapes_video.make(clips_root, ShapesVideoConfig(train=7, val=2, frames=16, side=96))

@@ -5,6 +5,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from queryinst.evaluation import identity
+from queryinst.ops.masks import overlaps
 
 
 def mask(left: int, width: int = 10) -> dict[str, object]:
@@ -56,8 +57,8 @@ def test_videos_are_added_up():
 
 
 def test_every_mask_shows_one_object_and_every_object_is_shown_once():
-    iou = identity.overlaps([A, B], [mask(1), mask(2), mask(46), mask(80)])
+    iou = overlaps([A, B], [mask(1), mask(2), mask(46), mask(80)])
     assert identity.objects_of(iou).tolist() == [0, -1, -1, -1]
-    assert identity.objects_of(identity.overlaps([A, B], [mask(2), mask(51), A])).tolist() == [-1, 1, 0]
-    assert identity.objects_of(identity.overlaps([], [A])).tolist() == [-1]
-    assert identity.objects_of(identity.overlaps([A], [])).tolist() == []
+    assert identity.objects_of(overlaps([A, B], [mask(2), mask(51), A])).tolist() == [-1, 1, 0]
+    assert identity.objects_of(overlaps([], [A])).tolist() == [-1]
+    assert identity.objects_of(overlaps([A], [])).tolist() == []

@@ -217,11 +217,21 @@ def test_a_crowd_region_must_be_overlapped_like_any_object(width: int, ap: float
     assert slow_stats([1], [1], truth, found)["AP"] == pytest.approx(ap)
 
 
-def test_a_track_has_the_mean_score_and_the_most_frequent_class():
+def test_what_a_track_is_of_many_frames():
     track = tubes.Track([0, 2, 3], [encode(square())] * 3, [0.2, 0.4, 0.9], [3, 1, 3])
-    assert (track.score, track.label) == (pytest.approx(0.5), 3)
+    assert (track.score, track.label) == (pytest.approx(1.5 / (3 + tubes.DOUBT)), 3)
     assert [code is not None for code in track.over(5)] == [True, False, True, True, False]
-    assert tubes.Track([0, 1], [], [], [3, 1]).label == 1, "the lowest of equals"
+    assert tubes.Track([0, 1, 2], [], [0.3, 0.2, 0.6], [3, 3, 1]).label == 1, "one sure sight outweighs two unsure ones"
+    assert tubes.Track([0, 1], [], [0.5, 0.5], [3, 1]).label == 1, "the lowest of equals"
+
+
+def test_a_glimpse_does_not_outrank_an_object_that_was_followed():
+    glimpse, followed = tubes.Track([3], [], [0.95], [0]), tubes.Track(list(range(16)), [], [0.6] * 16, [0] * 16)
+    assert glimpse.score < followed.score
+    assert tubes.Track([3], [], [0.5], [0]).score < glimpse.score
+
+
+def test_mean_area_is_of_the_frames_where_there_is_something():
     assert tubes.mean_area([None, 4.0, 0.0, 8.0]) == 6
     assert tubes.mean_area([None, 0.0]) == 0
 

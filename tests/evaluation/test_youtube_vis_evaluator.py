@@ -12,6 +12,7 @@ import torch
 from pycocotools import mask as coco_mask
 
 from queryinst.errors import UserError
+from queryinst.evaluation.tubes import DOUBT
 from queryinst.evaluation.youtube_vis import Linked, VideoEvaluator, table, tracks_to_results
 from queryinst.ops import masks as mask_ops
 from queryinst.structures import Detections
@@ -146,7 +147,9 @@ def test_the_oracle_is_no_worse_than_any_tracker():
     rng = np.random.default_rng(0)
     ones = {by: evaluator(by) for by in ("truth", "embedding", "iou")}
     for image_id in PLACES:
-        shown = [(list(np.array(box) + rng.normal(0, 2, 4)), int(rng.random() < 0.3) ^ k) for k, box in enumerate((A, B))]
+        shown = [
+            (list(np.array(box) + rng.normal(0, 2, 4)), int(rng.random() < 0.3) ^ k) for k, box in enumerate((A, B))
+        ]
         rows = [(*row, int(rng.integers(3)), rng.uniform(0.3, 1)) for row in [*shown, ([30.0, 30, 60, 50], 0)]]
         for one in ones.values():
             one.update([image_id], [detections(*rows)])
@@ -238,7 +241,7 @@ def test_tracks_become_entries_of_a_submission():
     one.update(FIRST[:3], [PERFECT, detections((B, 0, 1, 0.5)), detections((B, 1, 1, 0.7))])
     results = json.loads(json.dumps(tracks_to_results(5, one.results[5], 4, [4, 8])))
     assert [(r["video_id"], r["category_id"]) for r in results] == [(5, 4), (5, 8)]
-    assert [r["score"] for r in results] == [pytest.approx(0.9), pytest.approx(0.7)]
+    assert [r["score"] for r in results] == [pytest.approx(0.9 / (1 + DOUBT)), pytest.approx(2.1 / (3 + DOUBT))]
     assert results[0]["segmentations"] == [rle(A), None, None, None]
     assert results[1]["segmentations"] == [rle(B)] * 3 + [None]
     assert tracks_to_results(5, Linked(), 4, [4, 8]) == []

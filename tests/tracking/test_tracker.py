@@ -121,6 +121,17 @@ def test_a_duplicate_begins_no_track_and_takes_none_away():
     assert place(both) == {0: 20, 1: 21}
 
 
+@pytest.mark.parametrize("by", ["embedding", "iou"])
+def test_one_object_in_the_hole_of_another_is_no_duplicate(by: str):
+    """Their boxes are the same, their masks are not."""
+    ring, core = detection(50, A), detection(50, B, score=0.8)
+    ring.masks[:, 2:-2, 2:-2], core.masks[:, :2] = 0, 0
+    assert place(Tracker(config(by=by)).update(frame(ring, core))) == {0: 50, 1: 50}
+    core.masks[:, :2] = 1
+    ring.masks[:] = 1
+    assert place(Tracker(config(by=by)).update(frame(ring, core))) == {0: 50}
+
+
 def test_of_two_rivals_the_better_fit_continues_and_the_score_decides_between_equals():
     for scores, winner in (((0.9, 0.4), 30.0), ((0.4, 0.9), 70.0)):
         tracker = Tracker(config(birth_score=0.95))
