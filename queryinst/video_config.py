@@ -59,7 +59,7 @@ class TrackerConfig:
         0.3, "lowest score of a detection that begins a track", at_least=0, at_most=1, identity="set"
     )
     duplicate_iou: float = setting(
-        0.6,
+        0.5,
         "mask overlap with a better detection, from which a detection is a duplicate and left out; 1: the same pixels",
         above=0,
         at_most=1,

@@ -20,7 +20,8 @@ from queryinst.data import shapes_video
 from queryinst.inference.film import Film
 from queryinst.video_config import ShapesVideoConfig
 
-sys.path.append(str(ROOT / "experiments" / "exact_resume"))
+sys.path += [str(ROOT / "experiments" / "exact_resume"), str(ROOT / "experiments" / "shapes_video")]
+import table
 from kill import outcome, same
 
 CLIPS = {"train": 4, "val": 2, "frames": 6, "side": 96}
@@ -158,3 +159,20 @@ def test_from_a_detector_with_the_plain_head_and_without_one(place: Path, run: R
         code, text = run(*wrong)
         assert (code, text.count("\n")) == (2, 1), text
         assert sentence in text
+
+
+def test_the_table_of_the_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for seed, ap in ((0, 0.4), (1, 0.3)):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        identity = {"model.association.head": "query", "seed": seed}
+        (folder / "result.json").write_text(json.dumps({"identity": identity}))
+        for way, share in (("embedding", 1.0), ("iou", 0.5), ("truth", 1.25)):
+            metrics = dict.fromkeys(table.COLUMNS.values(), ap * share)
+            (folder / f"by_{way}.json").write_text(json.dumps({"metrics": metrics}))
+    table.main([tmp_path / "1", tmp_path / "0"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith("| query | 0 | embedding | 0.400 | 0.400 |"), "seeds in order"
+    assert lines[6].startswith("| query | 1 | iou | 0.150 |")
+    assert lines[8].startswith("| query | mean of 2 | embedding | 0.350 ± 0.071 |")
+    assert lines[-1] == "| query | 0.800 ± 0.000 | 0.800, 0.800 | 0.800 ± 0.000 | 0.800, 0.800 |"

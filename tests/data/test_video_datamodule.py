@@ -15,7 +15,9 @@ from queryinst.studies.identity import identity, run_id
 
 
 def config(*overrides: str) -> TrainConfig:
-    made = compose("config", TrainConfig, ["data=shapes_video_tiny", "data.batch_size=8", "model=tiny_video", *overrides])
+    made = compose(
+        "config", TrainConfig, ["data=shapes_video_tiny", "data.batch_size=8", "model=tiny_video", *overrides]
+    )
     assert isinstance(made, TrainConfig)
     return made
 
