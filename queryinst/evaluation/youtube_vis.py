@@ -144,9 +144,9 @@ class VideoEvaluator:
     def _shown(self, video_id: int, frame: int, codes: list[Rle]) -> list[int]:
         """Which object of the video each mask of a frame shows, -1 for none."""
         objects = self._objects_of(video_id)
-        there = [k for k, one in enumerate(objects) if one.codes[frame] and not one.crowd]
-        shown = identity.objects_of(mask_ops.overlaps([objects[k].codes[frame] for k in there], codes))
-        return [there[k] if k >= 0 else -1 for k in shown.tolist()]
+        there = {k: code for k, one in enumerate(objects) if (code := one.codes[frame]) and not one.crowd}
+        shown = identity.objects_of(mask_ops.overlaps(list(there.values()), codes))
+        return [list(there)[k] if k >= 0 else -1 for k in shown.tolist()]
 
     def compute(self) -> dict[str, float]:
         """All metrics by name; with several processes of the videos of all, and the same numbers for each."""
