@@ -75,8 +75,8 @@ def _network(config: EvaluateConfig, checkpoint: "Checkpoint") -> "QueryInst":
 
 
 def _metrics(config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile", output: Path | None) -> None:
-    from queryinst.lightning.kinds import evaluator, table
     from queryinst.inference.predictor import device_of
+    from queryinst.lightning.kinds import evaluator, table
     from queryinst.lightning.module import QueryInstModule
     from queryinst.models.packed import pack
     from queryinst.studies.results import write
