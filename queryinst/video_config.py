@@ -56,11 +56,7 @@ class TrackerConfig:
     score: float = setting(0.05, "lowest score of a detection that takes part", at_least=0, at_most=1, identity="set")
     max_detections: int = setting(100, "detections of a frame that take part, at most", at_least=1, identity="set")
     birth_score: float = setting(
-        0.3,
-        "lowest score of a detection that begins a track, or changes what is remembered of an object's looks",
-        at_least=0,
-        at_most=1,
-        identity="set",
+        0.3, "lowest score of a detection that begins a track", at_least=0, at_most=1, identity="set"
     )
     duplicate_iou: float = setting(
         0.5,

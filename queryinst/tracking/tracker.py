@@ -129,8 +129,7 @@ class Tracker:
             if similarity[row, column] > 0:
                 track, share = self._tracks[column], np.float32(self.config.momentum)
                 identities[row] = track.identity
-                if seen.scores[row] >= self.config.birth_score:  # too poor a sight tells nothing of the looks
-                    track.embedding = share * track.embedding + (1 - share) * seen.embeddings[row]
+                track.embedding = share * track.embedding + (1 - share) * seen.embeddings[row]
                 track.box, track.frame = seen.boxes[row], self._frame
                 track.votes[int(seen.labels[row])] += 1
         return identities

@@ -164,15 +164,6 @@ def test_the_embedding_is_an_exponential_average():
             assert (len(tracker.update(frame(detection(20, unit, score=score))).scores) == 1) == linked
 
 
-def test_a_poor_sight_continues_a_track_and_changes_nothing_of_what_is_remembered():
-    first, second, like_the_first = (np.array(values) for values in ([4.0, 0, 0], [1.0, 4, 0], [1.0, -1, 0]))
-    for score, tracks in ((0.29, [0]), (0.31, [1])):
-        tracker = Tracker(config(momentum=0.0, iou_weight=0.0, score=0.0, birth_score=0.3))
-        tracker.update(frame(detection(20, first)))
-        assert list(place(tracker.update(frame(detection(20, second * 2, score=score))))) == [0]
-        assert list(place(tracker.update(frame(detection(20, like_the_first))))) == tracks
-
-
 def test_boxes_link_from_the_lowest_overlap_on_and_within_a_class():
     for x, label, identity in ((30, 0, 0), (32, 0, 1), (20, 1, 1)):  # overlaps of 1/3, 1/4 and 1
         tracker = Tracker(config(by="iou", min_iou=0.3))
