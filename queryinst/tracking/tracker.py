@@ -92,8 +92,6 @@ class Tracker:
         """
         self._require(detections)
         kept = taking_part(detections, self.config)
-        if self.config.by != "query":
-            kept = _distinct(kept, self.config.duplicate_iou)
         identities = self._identities(_on_host(kept))
         tracks = torch.from_numpy(identities).to(kept.scores.device)
         return replace(kept, tracks=tracks).take(tracks >= 0)
@@ -155,14 +153,19 @@ class Tracker:
 
 
 def taking_part(detections: Detections, config: TrackerConfig) -> Detections:
-    """Those that a tracker with these settings looks at, best first: good enough, a query once, so many at most."""
+    """Those that a tracker with these settings links, best first.
+
+    They are good enough, of each query its best class, so many at most, and, unless the query is the identity, without
+    duplicates.
+    """
     seen = _on_host(detections)
     # The score counts first, all else only to tell equal ones apart, whatever order they come in.
     order = np.lexsort((*seen.boxes.T, seen.queries, seen.labels, -seen.scores))
     order = order[seen.scores[order] >= config.score]
     if (seen.queries >= 0).all():
         order = order[np.sort(np.unique(seen.queries[order], return_index=True)[1])]
-    return detections.take(torch.from_numpy(order[: config.max_detections]).to(detections.scores.device))
+    kept = detections.take(torch.from_numpy(order[: config.max_detections]).to(detections.scores.device))
+    return kept if config.by == "query" else _distinct(kept, config.duplicate_iou)
 
 
 def _distinct(detections: Detections, highest: float) -> Detections:
