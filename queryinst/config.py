@@ -217,7 +217,7 @@ class TrainerConfig:
         choices=("32-true", "bf16-mixed", "16-mixed"),
     )
     compile: bool = setting(
-        False, "torch.compile for training: minutes at the start, fewer at each step", identity="set"
+        False, "torch.compile for training: minutes at the start; on a CPU it bought nothing", identity="set"
     )
     checkpoint_every: int | None = setting(
         1000,

@@ -36,7 +36,10 @@ class Pyramid(FeaturePyramid):
 
 @torch.no_grad()
 def detect(model: QueryInst, output: Output, sizes: Tensor, original_sizes: Tensor) -> list[Detections]:
-    """As `models.postprocess.detect` with its default settings, by drawing the masks of all queries and classes."""
+    """As `models.postprocess.detect` with its default settings, by drawing the masks of all queries and classes.
+
+    `output` is of `QueryInst.query` with a `Pyramid` of this file.
+    """
     stage, head = output.stages[-1], model.stages[-1].mask
     batch, number, classes = stage.logits.shape
     image = torch.arange(batch, device=stage.boxes.device).repeat_interleave(number)

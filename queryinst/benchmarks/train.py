@@ -16,13 +16,8 @@ from queryinst.benchmarks.opening import peak, resident
 from queryinst.benchmarks.step import FORWARD, PARTS, Case, Step
 from queryinst.memory import keep_memory
 
-MEMORY = (
-    "process",
-    "parameters",
-    "gradients",
-    "AdamW",
-    *FORWARD,
-)  # what is held when the backward pass begins, or grows
+# What is held when the backward pass begins, or grows in it.
+MEMORY = ("process", "parameters", "gradients", "AdamW", *FORWARD)
 # MMDetection 3's step in fp32 on two cores of an AMD EPYC, by proposals: ResNet-50, 1 image, 10 objects.
 PEER_SIZE, PEER_SECONDS = (800, 1216), {100: 11.3, 300: 13.6}
 

@@ -1,4 +1,4 @@
-"""`torch.compile` for the parts of the network that gain by it."""
+"""`torch.compile` for the parts of the network that are layers and nothing else."""
 
 import torch
 

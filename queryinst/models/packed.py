@@ -1,8 +1,8 @@
 """A deployed network on a CPU, rebuilt of oneDNN's own layers, with what no image changes computed once.
 
-oneDNN computes most of PyTorch's layers on a CPU anyway. Here it keeps the weights in its own order, and adds what
-follows a convolution, the shortcut and the ReLU, while the result is in the cache. The operators are those that
-`torch.compile` calls; compiling would also need a C++ compiler on the user's machine, and minutes.
+oneDNN computes most of PyTorch's layers on a CPU anyway. Here it keeps the weights of linear layers in its own order,
+and adds what follows a convolution, the shortcut and the ReLU, while the result is in the cache. The operators are
+those that `torch.compile` calls; compiling would also need a C++ compiler on the user's machine, and minutes.
 """
 
 import torch

@@ -136,7 +136,7 @@ def test_a_setting_below_nothing(run: Run, words: list[str], sentence: str):
         ("~model", "model takes one of queryinst, queryinst_video, tiny, tiny_video; got '~model'"),
         (
             "schedule=5",
-            "schedule takes one of 1x, 3x, 50e, shapes, shapes_finetune, shapes_long, shapes_short; got 'schedule=5'",
+            "schedule takes one of 1x, 3x, 50e, shapes, shapes_long, shapes_short; got 'schedule=5'",
         ),
     ],
 )
