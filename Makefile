@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env train test test-slow check format clean
+.PHONY: help env train test test-slow mutants check format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ test: env  ## the tests, without the slow ones
 
 test-slow: env  ## the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+mutants: env  ## which small changes of the code no test notices; an hour or two, goes on where it was; ARGS="ops data"
+	$(BIN)/python tests/mutation/run.py $(ARGS)
 
 check: env  ## formatting, lint and types
 	$(BIN)/ruff format --check .
