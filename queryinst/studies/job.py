@@ -72,6 +72,7 @@ def _held(folder: Path) -> Iterator[None]:
     """Make the run folder and keep other processes out of it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        before = any(path.name != LOCK for path in folder.iterdir())
         (folder / LOCK).touch()
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written ({error.strerror}); set output=FOLDER") from None
@@ -80,7 +81,8 @@ def _held(folder: Path) -> Iterator[None]:
             try:
                 yield
             except UserError:  # leave nothing where nothing came about
-                if is_first() and not any(folder.glob("*.ckpt")) and not any(folder.glob("failed-step-*")):
+                kept = before or any(folder.glob("*.ckpt")) or any(folder.glob("failed-step-*"))
+                if is_first() and not kept:
                     shutil.rmtree(folder)
                 raise
     except filelock.Timeout:
