@@ -35,23 +35,6 @@ def records(workplace: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda record: record["number"])
 
 
-@pytest.mark.parametrize(
-    ("words", "name"),
-    [
-        (["-m", "model.num_stages=1,2"], "num_stages"),
-        (["-m", "model.num_stages=range(1,4)", "seed=0,1"], "num_stages-seed"),
-        (["-m", "+study=stages", "seed=0,1,2"], "stages"),
-        (["-m", "+experiment=1x_pro100", "+study=stages"], "1x_pro100-stages"),
-        (["-m", "+experiment=1x_pro100,ms_3x_pro100"], "experiment"),
-        (["-m", "seed=0"], "runs"),
-        (["-m", "a=["], "runs"),
-    ],
-)
-def test_a_study_is_named_by_what_varies(words: list[str], name: str):
-    assert sweep.begin(words) == [*words, f"study_name={name}"]
-    assert sweep.begin([*words, "study_name=mine"]) == [*words, "study_name=mine"]
-
-
 @pytest.mark.parametrize("study", STUDIES)
 def test_every_study_composes_and_runs_nothing_when_dry(run: Run, workplace: Path, study: str):
     text = (CONF / "study" / f"{study}.yaml").read_text()
@@ -179,7 +162,6 @@ def test_the_configuration_for_slurm_is_one_that_submitit_takes(tmp_path: Path):
 def test_within_a_job_of_slurm_lightning_starts_its_own_processes(monkeypatch: pytest.MonkeyPatch):
     from lightning_fabric.plugins.environments import SLURMEnvironment
 
-    assert sweep.alone() == {}
     monkeypatch.setenv("SLURM_NTASKS", "1")
     monkeypatch.setenv("SLURM_JOB_NAME", "queryinst")
     assert SLURMEnvironment.detect()
