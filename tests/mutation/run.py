@@ -58,7 +58,7 @@ PARTS = {
                 "sweep_call",
                 "sweep_job",
                 "compare_noise",
-                "compare_verdicts",
+                "compare_noise_verdicts",
             )
         ],
     ),

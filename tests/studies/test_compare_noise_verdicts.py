@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_runs import make_run, make_study
+from made_runs import fake_group as fake
+from made_runs import groups_of_study as study
+from made_runs import make_run
 from numpy.typing import NDArray
 
 from queryinst.errors import UserError
 from queryinst.evaluation import bootstrap
-from queryinst.studies.compare.groups import Group, group
+from queryinst.studies.compare.groups import Group
 from queryinst.studies.compare.noise import Difference, Noise, Verdict
-from queryinst.studies.compare.runs import Run, find
+from queryinst.studies.compare.runs import Run
 
 ONE, OTHER = Group("one", {}, (), ()), Group("other", {}, (), ())
 
@@ -105,11 +107,6 @@ def test_verdict_and_sentence(found: Difference, verdict: Verdict, sentence: str
 def test_boxes_are_called_boxes():
     found = Difference(ONE, OTHER, "bbox", 0.1, None, None, 0, 0)
     assert found.sentence.startswith("box AP +0.100: one seed")
-
-
-def study(output: Path, values: dict[int, float], **more: Any) -> list[Group]:
-    make_study(output, "s", values, **more)
-    return group(find(["s"], output).runs)
 
 
 def change(run: Run, **arrays: Any) -> None:
@@ -205,10 +202,6 @@ def test_a_group_without_an_ap_has_no_interval_over_images(tmp_path: Path):
     found = Noise([low, high], 50).difference(high, low, "segm")
     assert (found.images, found.count) == (None, 0)
     assert math.isnan(found.value)
-
-
-def fake(label: str, values: list[float]) -> Group:
-    return Group(label, {}, tuple(Run(Path(label), {"metrics": {"segm_AP": value}}) for value in values), ())
 
 
 def test_a_group_counts_for_the_spread_as_often_as_it_has_seeds_beyond_the_first():
