@@ -118,7 +118,8 @@ def test_a_job_is_a_process_of_its_own(
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("OURS", "kept")
     monkeypatch.setattr(devices, "_cores", lambda: 6)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name in ("OMP_NUM_THREADS", "PYTHONUNBUFFERED"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(devices, "jobs_at_once", lambda: 3)
     path, log = STUDY / f"{folder.name}.json", STUDY / f"{folder.name}.log"
     STUDY.mkdir(parents=True)
@@ -145,6 +146,20 @@ def test_a_job_is_a_process_of_its_own(
     assert log.read_bytes() == b"said before\none\n\xff\n\ntwo\n"
     name = "[seed=0 +data.side=96]"
     assert capsys.readouterr().out == f"{name} starts: {folder}, log {log}\n{name} one\n{name} \ufffd\n{name} two\n"
+
+
+def test_what_a_sweep_says_is_there_at_once_where_it_is_said_to_a_file(
+    script: Path, config: TrainConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with Path("said").open("w") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        begin(script, config, f"cp said begun; echo one; mkdir -p {folder}; touch {folder}/result.json")
+        name = "[seed=0 +data.side=96]"
+        starts = f"{name} starts: {folder}, log {STUDY}/{folder.name}.log\n"
+        assert Path("begun").read_text() == starts
+        assert Path("said").read_text() == f"{starts}{name} one\n"
+        sweep.run_job(config)
+        assert Path("said").read_text().endswith(f"one\n{name} finished before: {folder}\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
