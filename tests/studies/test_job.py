@@ -19,6 +19,11 @@ def config() -> TrainConfig:
     return shapes_config()
 
 
+@pytest.fixture(autouse=True)
+def _no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("queryinst.lightning.training.train", lambda *_: pytest.fail("it trains"))
+
+
 def folder_of(config: TrainConfig) -> Path:
     return run_folder(config, identity(config))
 
