@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +94,17 @@ def test_a_run_leaves_its_settings_and_its_result(
     )
 
 
-def test_of_video_it_says_to_look_at_a_video(
-    fake: Training, config: TrainConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_of_video_it_says_to_look_at_a_video(fake: Training, config: TrainConfig, monkeypatch: pytest.MonkeyPatch):
+    """And at once, also where it says so to a file."""
     data = job._data(config)
     monkeypatch.setattr(job, "_data", lambda config: data)
     config.data.video = VideoConfig()
-    job.run(config)
-    assert "best.ckpt source=VIDEO\n" in capsys.readouterr().out
+    with Path("said").open("w") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        job.run(config)
+        said = Path("said").read_text()
+    assert "best.ckpt source=VIDEO\n" in said
+    assert said.endswith("data=coco data.root=FOLDER\n")
 
 
 def test_the_embedded_data_is_made_where_it_is_not(fake: Training, config: TrainConfig, tmp_path: Path):
