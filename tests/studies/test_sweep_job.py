@@ -130,7 +130,7 @@ def test_a_job_is_a_process_of_its_own(
     begin(
         script,
         config,
-        f'printf "%s\\n" "$@" > words; env > environment; cp {path} record; echo one; printf "\\377\\n\\n" >&2; '
+        f'printf "%s\\n" "$@" > words; env > environment; cp {path} record; echo one; printf "\\377\\n \\n\\n" >&2; '
         f"mkdir -p {folder}; echo > {folder}/result.json; printf tw; sleep 0.3; echo o",
     )
     assert Path("words").read_text().split() == ["-m", "queryinst.train", *WORDS]
@@ -144,7 +144,7 @@ def test_a_job_is_a_process_of_its_own(
     }
     assert json.loads(Path("record").read_text()) == expected("running", folder)
     assert record(path) == expected("finished", folder, minutes=1.5)
-    assert log.read_bytes() == b"said before\none\n\xff\n\ntwo\n"
+    assert log.read_bytes() == b"said before\none\n\xff\n \n\ntwo\n"
     name = "[seed=0 +data.side=96]"
     assert capsys.readouterr().out == f"{name} starts: {folder}, log {log}\n{name} one\n{name} \ufffd\n{name} two\n"
 
