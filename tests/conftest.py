@@ -32,6 +32,15 @@ TINY = ["data=shapes_tiny", "schedule.epochs=2", "schedule.warmup_iterations=2",
 SHORT = [*TINY, "schedule.epochs=1", "callbacks.pictures=0"]
 
 
+# Files that take longest come first, so that the processes that share the tests end together.
+LONG = ("test_sweep", "test_end_to_end", "test_notebooks", "test_benchmark", "test_inference", "test_convert")
+LONG += ("test_demo", "test_video", "test_compiled", "test_conf", "test_compare", "test_exported")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 @pytest.fixture(autouse=True)
 def _quiet_and_repeatable() -> None:
     torch.manual_seed(0)
