@@ -37,6 +37,14 @@ def test_cxcywh_round_trip(cx: float, cy: float, width: float, height: float):
     assert abs(y1 - y0 - height) < 1e-9
 
 
+def test_boxes_of_centre_and_size_may_have_any_shape():
+    boxes = torch.tensor([[[5.0, 6, 2, 4], [1, 1, 2, 2]], [[0, 0, 6, 8], [10, 20, 0, 0]]])
+    assert box_ops.cxcywh_to_xyxy(boxes).tolist() == [
+        [[4, 4, 6, 8], [0, 0, 2, 2]],
+        [[-3, -4, 3, 4], [10, 20, 10, 20]],
+    ]
+
+
 def test_giou_is_torchvisions_where_that_is_defined():
     a, b = some_boxes(30, 1), some_boxes(40, 2)
     torch.testing.assert_close(box_ops.giou(a[:, None], b), torchvision.ops.generalized_box_iou(a, b))

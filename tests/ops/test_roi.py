@@ -29,7 +29,7 @@ def test_level_of_a_square(side: float, level: int):
 
 def test_level_of_a_broken_box_is_the_finest():
     boxes = torch.tensor(
-        [[5.0, 5, 5, 5], [900, 900, 2, 2], [float("nan")] * 4, [0, 0, 500, -500], [500, 0, 0, 500], [0, 0, 500, 0]]
+        [[5.0, 5, 5, 5], [900, 900, 2, 2], [float("nan")] * 4, [0, 0, 1e6, -1e6], [1e6, 0, 0, 1e6], [0, 0, 1e6, 0]]
     )
     assert pyramid_level(boxes).tolist() == [0] * 6
 
@@ -52,6 +52,24 @@ def test_gather_is_torchvisions_kernel(size: int, aligned: bool):
         strict=True,
     ):
         torch.testing.assert_close(ours_grad, theirs)
+
+
+def test_gather_reads_the_last_pixel_of_all_and_none_behind_it():
+    ours, image = pyramid(2, 256, 320), torch.tensor([1])
+    boxes = torch.tensor([[0.0, 0, 500, 500]], dtype=torch.float64)
+    torch.testing.assert_close(ours._gather(boxes, image, 7), ours._pool(boxes, image, 7))
+
+
+@pytest.mark.parametrize("way", ["_gather", "_pool"])
+def test_maps_and_boxes_may_differ_in_precision(way: str):
+    wide, boxes, image = pyramid(2, 64, 96), any_boxes(10, torch.float32) / 3, torch.arange(10) % 2
+    narrow = FeaturePyramid([m.detach().float() for m in wide.maps])
+    expected = getattr(wide, way)(boxes.double(), image, 7)
+    for ours in (wide, narrow):
+        for given in (boxes, boxes.double()):
+            found = getattr(ours, way)(given, image, 7)
+            assert found.dtype == ours.maps[0].dtype
+            torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("aligned", [True, False])
