@@ -70,10 +70,11 @@ def test_pairs_of_query_and_class_in_the_order_of_their_scores(looked: tuple[Que
 def test_a_score_that_is_not_a_number_is_kept(looked: tuple[QueryInst, Output, torch.Tensor]):
     """Whoever evaluates names it; were it left out, a broken network would pass for one that finds nothing."""
     model, output, sizes = looked
+    output.stages[-1].logits[0] = -200.0  # a score of zero, which counts as well
     output.stages[-1].logits[0, 2, 1] = torch.nan
-    first = detect(model, output, sizes, sizes, PostprocessConfig(max_detections=1))[0]
-    assert first.scores.isnan().tolist() == [True]
-    assert (first.queries.tolist(), first.labels.tolist()) == ([2], [1])
+    first = detect(model, output, sizes, sizes, PostprocessConfig(max_detections=3))[0]
+    assert first.scores.nan_to_num(9).tolist() == [9, 0, 0]
+    assert (first.queries[0], first.labels[0]) == (2, 1)
 
 
 def test_a_box_is_above_the_least_side_or_dropped(looked: tuple[QueryInst, Output, torch.Tensor]):
