@@ -97,10 +97,10 @@ def test_a_bitmap_is_stored_as_it_is_where_pixels_are_kept():
 
 
 @pytest.mark.parametrize(
-    ("shift", "first", "last"), [(0, 4, 6), (0.25, 4, 6), (0.5, 4, 7), (0.625, 5, 7), (-0.5, 3, 6), (-0.25, 4, 6)]
+    ("shift", "first", "last"), [(0, 4, 6), (0.25, 4, 6), (0.5, 4, 7), (17 / 32, 5, 7), (-0.5, 3, 6), (-0.25, 4, 6)]
 )
 def test_half_a_pixel_of_a_moved_bitmap_counts(shift: float, first: int, last: int):
-    """Bytes of 0 and 255 between pixels: 127.5 is rounded to 128, the threshold; three eighths are 96."""
+    """Bytes of 0 and 255 between pixels: 127.5 is rounded to 128, the threshold; a step less is 120."""
     for axis in (0, 1):
         offset = np.zeros(2)
         offset[axis] = shift
@@ -109,6 +109,14 @@ def test_half_a_pixel_of_a_moved_bitmap_counts(shift: float, first: int, last: i
         along, across = stored.any(axis=axis), stored.any(axis=1 - axis)
         assert np.flatnonzero(along).tolist() == list(range(first, last + 1))
         assert np.flatnonzero(across).tolist() == [4, 5, 6]
+
+
+def test_less_than_half_a_pixel_of_a_moved_bitmap_does_not_count():
+    """Of the first pixel 17 of 32 columns and 30 of 32 rows are covered: 127 of 255."""
+    found = instances(LocalMask(np.ones((3, 3), np.uint8), 4, 4), offset=np.array([15, 2]) / 32)
+    (stored,) = found.draw(np.array([[0, 0, 16, 16]], np.float32), 16, 16, 16)
+    assert stored[4:7, 4:7].tolist() == [[0, 1, 1], [1, 1, 1], [1, 1, 1]]
+    assert stored.sum() == 8
 
 
 def test_one_pixel_grows_to_a_square_of_cells():
