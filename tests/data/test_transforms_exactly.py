@@ -1,5 +1,6 @@
 """Geometry in exact numbers: maps, regions, stored masks and pixels."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -33,6 +34,13 @@ def test_each_step_is_one_affine_map():
     further = Geometry.identity(30, 50).resize(60, 150).crop(1, 2, 9, 9).instances(again)
     assert further.scale.tolist() == [-6, 3]
     assert further.offset.tolist() == [449, -42]
+
+
+def test_a_crop_is_mirrored_about_its_own_middle():
+    geometry = Geometry.identity(60, 80).resize(90, 160).crop(10, 20, 30, 50).flip()
+    assert geometry.scale.tolist() == [-2, 1.5]
+    assert geometry.offset.tolist() == [60, -20]
+    assert (geometry.height, geometry.width) == (30, 50)
 
 
 def test_boxes_are_clipped_and_those_that_only_touch_the_frame_are_gone():
@@ -195,3 +203,14 @@ def test_pixels_are_resampled_between_centres(geometry: Geometry):
     made = geometry.image(pixels)
     assert made.dtype == np.uint8
     np.testing.assert_allclose(made, resampled(pixels, geometry), atol=1.01)
+
+
+@pytest.mark.parametrize("sides", [(23, 31), (4, 5)])
+def test_a_whole_image_is_resized_as_by_opencv(sides: tuple[int, int]):
+    """To the last bit, as the published models saw it; a crop is sampled at fractions of 1/32, which differs."""
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 3)).astype(np.uint8)
+    expected = cv2.resize(pixels, sides[::-1], interpolation=cv2.INTER_LINEAR)
+    geometry = Geometry.identity(7, 9).resize(*sides)
+    assert (geometry.image(pixels) == expected).all()
+    assert (Geometry.identity(7, 9).flip().resize(*sides).image(pixels) == expected[:, ::-1]).all()
+    assert (geometry.crop(0, 0, sides[0], 4).image(pixels) != expected[:, :4]).any(), "else this test could not fail"
