@@ -1,6 +1,7 @@
 """Average precision can be had again from what is kept of the matching."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO
 
 import numpy as np
@@ -124,3 +125,10 @@ def test_what_was_there_stays_where_writing_fails(tmp_path: Path, monkeypatch: p
         matches.save(kept, tmp_path)
     with np.load(tmp_path / "matches.npz") as file:
         assert set(file) == set(kept)
+
+
+def test_ids_are_whole_numbers_where_there_are_none():
+    nothing = SimpleNamespace(params=SimpleNamespace(imgIds=[], catIds=[], iouThrs=np.array([0.5])))
+    frame = matches.frame_of(nothing)
+    assert (frame["image_ids"].dtype, frame["category_ids"].dtype) == (np.int64, np.int64)
+    assert frame["thresholds"].tolist() == [0.5]

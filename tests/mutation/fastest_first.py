@@ -1,4 +1,4 @@
-"""A pytest plugin for `run.py`: the fastest tests first, and a folder for temporary files that ends with the process."""
+"""A pytest plugin for `run.py`: the fastest tests first, none that takes long, and a folder that ends with the process."""
 
 import json
 import shutil
@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
+LONGEST = 10.0  # seconds: what only a test notices that takes longer is noticed too late, and every survivor would wait
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -22,4 +24,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         seconds = json.loads(Path("mutmut-stats.json").read_text())["duration_by_test"]
     except OSError:  # the first run, which measures them
         return
+    items[:] = [item for item in items if seconds.get(item.nodeid, 0.0) < LONGEST]
     items.sort(key=lambda item: seconds.get(item.nodeid, 0.0))
