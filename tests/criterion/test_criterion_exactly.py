@@ -190,6 +190,9 @@ def test_the_association_loss_is_the_configured_one_with_its_weight_over_the_pai
         losses = criterion(stages, masks, matches, targets, SIZES, list(embeddings))
         expected = torch.tensor(slowly(embeddings, matches.image, tracks, kind)) * 1.7 / 4
         torch.testing.assert_close(losses[:, 4], expected)
+    images = replace(targets, tracks=None)
+    with pytest.raises(AssertionError, match="^association learns from pairs of frames$"):
+        Criterion(ODD)(stages, masks, matches, images, SIZES, list(embeddings))
 
 
 @pytest.mark.parametrize("pairs", [0, 1, 2])
