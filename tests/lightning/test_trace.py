@@ -86,7 +86,9 @@ def conductor(folder: Path) -> QueryInstModule:
     return QueryInstModule(small_model(), {}, PostprocessConfig(), training, {"run": "x"}, folder)
 
 
-def fit(module: QueryInstModule, batches: list[Batch], *callbacks: pl.Callback, **settings: Any) -> None:
+def fit(
+    module: QueryInstModule, batches: list[Batch], *callbacks: pl.Callback, resume: Path | None = None, **settings: Any
+) -> None:
     quiet()
     silent = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     chosen = {
@@ -95,10 +97,11 @@ def fit(module: QueryInstModule, batches: list[Batch], *callbacks: pl.Callback, 
         "gradient_clip_val": 0.1,
         "enable_model_summary": False,
         "limit_val_batches": 0,
+        "log_every_n_steps": 1,
     }
     trainer = pl.Trainer(**{**chosen, **silent, **settings}, callbacks=list(callbacks))  # type: ignore[arg-type]
     loader: DataLoader[Batch] = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
-    trainer.fit(module, loader, loader)
+    trainer.fit(module, loader, loader, ckpt_path=resume, weights_only=True)
 
 
 def batches() -> list[Batch]:
