@@ -204,13 +204,6 @@ def test_one_norm_serves_logging_and_clipping(tmp_path: Path):
         assert torch.equal(value, theirs.state_dict()[name]), name
 
 
-def test_clipping_by_value_stays_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    called: list[float] = []
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_value_", lambda _, clip_value: called.append(clip_value))
-    fit(conductor(tmp_path), batches()[:2], gradient_clip_val=1e-4, gradient_clip_algorithm="value")
-    assert called == [1e-4, 1e-4]
-
-
 def test_a_gradient_scaler_gets_an_optimizer_that_leaves_unscaling_to_it(tmp_path: Path):
     """Lightning refuses to clip the gradients of one that does not."""
     module = conductor(tmp_path)
