@@ -1,4 +1,4 @@
-"""A pytest plugin for `run.py`: the fastest tests first, none that takes long, and a temporary folder that is removed."""
+"""A pytest plugin for `run.py`: the fastest tests first, none that takes long, a temporary folder that is removed."""
 
 import json
 import shutil
