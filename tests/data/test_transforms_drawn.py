@@ -117,6 +117,15 @@ def test_jitter_replaces_the_crops_and_is_flipped():
     assert {tuple(geometry.offset) for geometry in tall} == {(-x, -y) for x in range(2) for y in range(5)}
 
 
+def test_published_sides_are_drawn():
+    """With crops of 384 to 600 pixels out of a short side of 400, 500 or 600, as DETR has them."""
+    found = drawn(60, 480, 640, short_sides=[480, 512], crop=1.0)
+    assert {min(geometry.height, geometry.width) for geometry in found} == {480, 512}
+    kept = np.array([[geometry.height, geometry.width] / geometry.scale[::-1] for geometry in found])
+    assert kept.min() > 384 / 600 * 480 - 1
+    assert (kept < [481, 641]).all()
+
+
 def test_evaluation_has_sides_of_its_own():
     config = AugmentationConfig(short_sides=[70], test_short_side=40, long_side=100)
     for sides, expected in (((20, 30), (40, 60)), ((30, 20), (60, 40)), ((20, 100), (20, 100))):
