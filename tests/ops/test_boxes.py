@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torchvision
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from queryinst.ops import boxes as box_ops
@@ -28,6 +28,7 @@ def test_refine_by_nothing_is_the_identity():
     torch.testing.assert_close(box_ops.refine(boxes, torch.zeros(20, 4)), boxes)
 
 
+@settings(deadline=None)
 @given(numbers, numbers, st.floats(0.5, 100, width=32), st.floats(0.5, 100, width=32))
 def test_cxcywh_round_trip(cx: float, cy: float, width: float, height: float):
     x0, y0, x1, y1 = box_ops.cxcywh_to_xyxy(torch.tensor([cx, cy, width, height], dtype=torch.float64)).tolist()

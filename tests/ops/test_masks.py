@@ -88,6 +88,15 @@ def test_boxes_that_hold_no_pixel_or_cannot_be(box: list[float], pixels: int):
     assert trace(np.ones((28, 28), np.float32), np.array(box, np.float32), (20, 30)) == encode(mask, (20, 30))
 
 
+def test_pasting_into_a_picture_adds_ones_and_leaves_the_rest():
+    canvas = np.eye(3, 4, dtype=np.uint8)
+    mask = LocalMask(np.array([[1, 0], [0, 1]], np.uint8), 1, 1)
+    assert mask.paste_into(canvas) is canvas
+    assert canvas.tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]
+    LocalMask(np.array([[0, 1, 0]], np.uint8), 1, 1).paste_into(canvas)
+    assert canvas.tolist() == [[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 1, 0]]
+
+
 def test_one_pixel_box():
     mask = paste(np.ones((28, 28), np.float32), np.array([3, 4, 4, 5], np.float32), (10, 10))
     assert (mask.left, mask.top, mask.bitmap.tolist()) == (3, 4, [[1]])
