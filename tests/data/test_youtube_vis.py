@@ -150,7 +150,7 @@ FAULTS: list[tuple[Callable[[Any], None], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "sentence"), FAULTS, ids=[sentence[:40] for _, sentence in FAULTS])
+@pytest.mark.parametrize(("spoil", "sentence"), FAULTS, ids=[f.replace("\\", "")[:40] for _, f in FAULTS])
 def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, spoil: Callable[[Any], None], sentence: str):
     data = copy.deepcopy(content())
     spoil(data)

@@ -184,9 +184,9 @@ def verdict(code: int | None) -> str:
     """What an exit code of mutmut means, in one of five words."""
     if code in (1, 3):
         return "killed"
-    if code in (24, -24, 36, 152, 255):
+    if code in (24, -24, 36, 152):
         return "timeout"
-    return {None: "unchecked", 0: "survived", 5: "no test", 33: "no test"}.get(code, "crashed")
+    return {None: "unchecked", 255: "unchecked", 0: "survived", 5: "no test", 33: "no test"}.get(code, "crashed")
 
 
 def report(parts: list[str]) -> None:
