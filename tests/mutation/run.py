@@ -46,7 +46,9 @@ PARTS = {
         ["lightning/module.py", "lightning/optimizer.py", "lightning/trace.py", "lightning/callbacks/keep_last.py"],
         ["tests/lightning"],
     ),
-    "checkpoints": Part(["checkpoints/*.py"], ["tests/checkpoints"]),
+    "checkpoints": Part(  # without the tests that export networks, each for seconds before it begins
+        ["checkpoints/*.py"], ["tests/checkpoints", "--ignore=tests/checkpoints/test_exported.py"]
+    ),
     "studies": Part(  # without the tests that start processes, which know nothing of mutants
         ["studies/identity.py", "studies/job.py", "studies/sweep.py", "studies/compare/noise.py"],
         [
