@@ -165,9 +165,8 @@ def test_images_are_smooth_and_unlike_and_sizes_become_smaller():
         assert 12 <= wide.diff(dim=axis).abs().max() <= 17, "from one extreme to the other in 16 pixels"
     assert wide.amin() <= 3
     assert wide.amax() >= 252
-    assert len({channel.numpy().tobytes() for image in images for channel in image}) == 9
-    again, _ = agreement._images(3, 96, 160, torch.Generator().manual_seed(0))
-    assert torch.equal(again, images)
+    cells = torch.randint(256, (3, 3, 6, 10), generator=torch.Generator().manual_seed(0)).float()
+    assert torch.equal(images, torch.nn.functional.interpolate(cells, (96, 160), mode="bilinear").to(torch.uint8))
 
 
 def test_a_difference_is_small_up_to_a_ten_thousandth():

@@ -97,7 +97,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 @pytest.mark.parametrize(("asked", "kept"), [(None, 6), (5, 5)])
 def test_what_is_said_and_written(untrained: Path, tmp_path: Path, calls: Calls, kind: str, asked: int, kept: int):
     """A file is written beside its name, compared as it is there, and takes the name only then."""
-    path = tmp_path / "new" / f"model.{kind}"
+    path = tmp_path / "new" / "er" / f"model.{kind}"
     lines = list(export(untrained, path, asked, "9.9"))
     assert lines == [
         f"network       tiny, 6 proposals, 3 classes; {kept} detections an image",
@@ -106,7 +106,7 @@ def test_what_is_said_and_written(untrained: Path, tmp_path: Path, calls: Calls,
         "3.0e-05",
         f"written       {path} (1.2 MB)",
     ]
-    assert (calls.kind, calls.partial) == (kind, tmp_path / "new" / f"model.partial.{kind}")
+    assert (calls.kind, calls.partial) == (kind, tmp_path / "new" / "er" / f"model.partial.{kind}")
     assert list(path.parent.iterdir()) == [path]
     program, _, record = path.read_text().strip().partition(" ")
     checkpoint = load(untrained)
