@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_convert import TINY, published
+from safetensors.torch import save_file
+from test_convert import TINY
 from test_load import saved
 
 from queryinst.checkpoints import published as module
@@ -19,7 +20,6 @@ from queryinst.checkpoints.published import convert
 from queryinst.checkpoints.read import read_safetensors
 from queryinst.config import BackboneConfig, PostprocessConfig, TrainConfig
 from queryinst.errors import UserError
-from queryinst.models.backbone import build_backbone
 
 BLOCKS = [f"body.layer{layer}.{block}.conv1.weight" for layer in range(1, 5) for block in range(2)]
 PADDLE, MMDETECTION = ORIGINS[0], ORIGINS[2]
@@ -43,36 +43,63 @@ def written(path: Path, source: Path) -> str:
     return f"written       {path} ({size:.1f} MB); sha256 of the source {digest(source)}"
 
 
-def test_a_whole_model(tmp_path: Path):
-    extra = {"roi_head.mask_head.0.convs.0.bn.num_batches_tracked": torch.tensor(3)}
-    source, destination = (
-        published(tmp_path / "..a (2)+b.pth", 6, {"CLASSES": list("abcdef")}, **extra),
-        tmp_path / "o.safetensors",
+def a_file(monkeypatch: pytest.MonkeyPatch, path: Path, origin: Origin, ignored: list[str]) -> Translated:
+    """A file whose content is translated into two tensors of that origin."""
+    torch.save({"content": 1}, path)
+    translated = Translated(origin, {"a": torch.ones(2), "b": torch.ones(1)}, ignored)
+    monkeypatch.setattr(
+        module, "translate", lambda *arguments: translated if arguments == ({"content": 1}, str(path)) else None
     )
-    lines = said(source, destination, None, False).splitlines()
-    ignored = [name for name in torch.load(source, weights_only=True)["state_dict"] if "num_batches_tracked" in name]
-    named = ", ".join(ignored[:5]) + f" and {len(ignored) - 5} more"
-    model = load(destination).build()
-    parameters = sum(value.numel() for value in model.parameters()) / 1e6
-    used = len(model.state_dict()) - len(ignored)
+    return translated
+
+
+@pytest.mark.parametrize("ignored", [[], ["x", "y"]])
+def test_a_whole_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, untrained: Path, ignored: list[str]):
+    source, destination, annotations = tmp_path / "a (2).pth", tmp_path / "o.safetensors", tmp_path / "c.json"
+    translated, made = a_file(monkeypatch, source, MMDETECTION, ignored), load(untrained)
+    asked = []
+    monkeypatch.setattr(module, "_whole", lambda *arguments: asked.append(arguments) or made)
+    lines = said(source, destination, annotations, False).splitlines()
+    parameters = sum(value.numel() for value in made.build().parameters()) / 1e6
     assert lines == [
         f"source        {source}: MMDetection",
-        f"architecture  resnet18, 4 queries, 2 stages, width 16; {parameters:.1f} M parameters",
-        "classes       6: a, b, c, d, e, ...",
-        f"used          {used} tensors under our names, none left over, none missing",
-        f"ignored       {named}: follow from the architecture, or are no weights",
+        f"architecture  tiny, 6 queries, 2 stages, width 16; {parameters:.1f} M parameters",
+        "classes       3: cat, dog, traffic light",
+        "used          2 tensors under our names, none left over, none missing",
+        *(["ignored       x, y: follow from the architecture, or are no weights"] if ignored else []),
         written(destination, source),
     ]
-    _, record = read_safetensors(destination)
-    model_config = dataclasses.replace(TINY, aligned=False)
-    config = TrainConfig(name="a--2-+b", model=model_config, backbone=BackboneConfig(name="resnet18"))
-    assert record == {
+    assert asked == [({"content": 1}, translated, source, annotations, False)]
+    assert read_safetensors(destination)[1] == {
         "kind": "model",
-        "config": dataclasses.asdict(config),
-        "category_ids": [1, 2, 3, 4, 5, 6],
-        "category_names": list("abcdef"),
-        "source": {"file": "..a (2)+b.pth", "sha256": digest(source), "label": "MMDetection"},
+        "config": dataclasses.asdict(made.config),
+        "category_ids": [4, 7, 90],
+        "category_names": ["cat", "dog", "traffic light"],
+        "source": {"file": "a (2).pth", "sha256": digest(source), "label": "MMDetection"},
     }
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        ("abcde", "classes       5: a, b, c, d, e"),
+        ("abcdef", "classes       6: a, b, c, d, e, ..."),
+    ],
+)
+def test_a_model_is_described(names: str, line: str):
+    weights = {
+        "w": torch.zeros(300, 500),
+        "b.running_mean": torch.zeros(90_000),
+        "b.running_var": torch.zeros(90_000),
+        "b.num_batches_tracked": torch.zeros(90_000),
+        "c.relative_position_index": torch.zeros(90_000),
+    }
+    config = TrainConfig(model=dataclasses.replace(TINY, num_stages=3), backbone=BackboneConfig(name="resnet34"))
+    checkpoint = Checkpoint(Path("x"), config, list(range(len(names))), list(names), weights)
+    assert list(module._describe(checkpoint)) == [
+        "architecture  resnet34, 4 queries, 3 stages, width 16; 0.1 M parameters",
+        line,
+    ]
 
 
 def test_our_own_checkpoint(tmp_path: Path):
@@ -100,39 +127,43 @@ def test_our_own_checkpoint(tmp_path: Path):
     assert not destination.exists()
 
 
-def test_a_backbone(tmp_path: Path):
-    state = build_backbone(BackboneConfig(name="resnet18")).state_dict()
+def test_a_backbone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     source, destination = tmp_path / "a.pth", tmp_path / "o.safetensors"
-    torch.save({name.removeprefix("body."): value for name, value in state.items()}, source)
+    translated = a_file(monkeypatch, source, ORIGINS[5], [])
+    state = {"body.w": torch.arange(3.0)}
+    monkeypatch.setattr(module, "backbone_of", lambda weights: BackboneConfig(name="resnet34" if weights else "tiny"))
+    asked = []
+    monkeypatch.setattr(module, "backbone_weights", lambda *arguments: asked.append(arguments) or state)
     assert said(source, destination).splitlines() == [
         f"source        {source}: a ResNet of torchvision",
-        f"architecture  backbone resnet18; use it with backbone=resnet18 backbone.weights={destination}",
-        "used          100 tensors under our names, none left over, none missing",
-        "ignored       bn1.num_batches_tracked, layer1.0.bn1.num_batches_tracked, layer1.0.bn2.num_batches_tracked, "
-        "layer1.1.bn1.num_batches_tracked, layer1.1.bn2.num_batches_tracked and 15 more: follow from the architecture, "
-        "or are no weights",
+        f"architecture  backbone resnet34; use it with backbone=resnet34 backbone.weights={destination}",
+        "used          2 tensors under our names, none left over, none missing",
         written(destination, source),
     ]
+    assert asked == [(translated, "resnet34", str(source))]
     tensors, record = read_safetensors(destination)
-    label = "a ResNet of torchvision"
-    origin = {"file": "a.pth", "sha256": digest(source), "label": label}
-    assert record == {"kind": "backbone", "name": "resnet18", "source": origin}
-    assert sorted(tensors) == sorted(state)
-    assert all(torch.equal(value, state[name]) for name, value in tensors.items())
+    origin = {"file": "a.pth", "sha256": digest(source), "label": "a ResNet of torchvision"}
+    assert record == {"kind": "backbone", "name": "resnet34", "source": origin}
+    assert {name: value.tolist() for name, value in tensors.items()} == {"body.w": [0, 1, 2]}
+    again = tmp_path / "again.safetensors"
+    assert said(destination, again) == f"error: {destination} is what convert writes: use it as it is"
     only = "error: --annotations and --unaligned are for whole models of other projects; this file is none"
     assert said(source, destination, tmp_path / "x.json") == only
-    again = tmp_path / "again.safetensors"
-    said(source, destination)
-    assert said(destination, again) == f"error: {destination} is what convert writes: use it as it is"
+    assert said(source, destination, None, False) == only
 
 
-def test_a_safetensors_file_of_others(tmp_path: Path):
-    from safetensors.torch import save_file
-
-    state = build_backbone(BackboneConfig(name="resnet18")).state_dict()
+def test_a_safetensors_file_of_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     source = tmp_path / "a.safetensors"
-    save_file({name.removeprefix("body."): value for name, value in state.items()}, source)
-    assert said(source, tmp_path / "o.safetensors").startswith(f"source        {source}: a ResNet of torchvision\n")
+    save_file({"w": torch.ones(2)}, source)
+    asked = []
+
+    def refuse(content: Any, where: str) -> None:
+        asked.append(({name: value.tolist() for name, value in content.items()}, where))
+        raise UserError("it was asked")
+
+    monkeypatch.setattr(module, "translate", refuse)
+    assert said(source, tmp_path / "o.safetensors") == "error: it was asked"
+    assert asked == [({"w": [1, 1]}, str(source))]
 
 
 def test_the_destination(tmp_path: Path):

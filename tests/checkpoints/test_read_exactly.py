@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from test_read import FROM_BUFFER, Call, Lying
 
@@ -96,6 +97,17 @@ def test_a_python_2_name_is_the_same_name(tmp_path: Path):
     assert read(path) == (7,)
 
 
+def test_an_array_as_python_2_wrote_it(tmp_path: Path):
+    """Its bytes are text there; and one that was never filled is empty."""
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+    dtype = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    path = tmp_path / "a"
+    path.write_bytes(b"\x80\x02" + array + b"(K\x01K\x02\x85" + dtype + b"\x89U\x02\x07\xfftb.")
+    assert read(path).tolist() == [7, 255]
+    path.write_bytes(b"\x80\x02" + array + b".")
+    assert read(path).shape == (0,)
+
+
 def test_damaged_files_are_named(tmp_path: Path):
     path = tmp_path / "a"
     for content, reason in (
@@ -110,11 +122,13 @@ def test_damaged_files_are_named(tmp_path: Path):
 def test_a_file_that_may_not_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "a").touch()
 
-    def refuse(*_: Any) -> None:
-        raise PermissionError(13, "Permission denied")
+    for error, reason in ((PermissionError(13, "Permission denied"), "Permission denied"), (OSError("gone"), "gone")):
 
-    monkeypatch.setattr(Path, "open", refuse)
-    assert mistake(read, tmp_path / "a") == f"{tmp_path / 'a'} cannot be opened (Permission denied)"
+        def refuse(*_: Any, error: OSError = error) -> None:
+            raise error
+
+        monkeypatch.setattr(Path, "open", refuse)
+        assert mistake(read, tmp_path / "a") == f"{tmp_path / 'a'} cannot be opened ({reason})"
 
 
 def test_torch_s_own_files(tmp_path: Path):
@@ -175,6 +189,8 @@ def test_tensors_that_share_memory_are_written_whole(tmp_path: Path):
     assert (tensors["a"].tolist(), tensors["b"].tolist()) == (rows.tolist(), [0, 1, 2])
     assert (tensors["c"].tolist(), record) == (rows.T.tolist(), {"n": 2})
     assert os.listdir(path.parent) == ["a.safetensors"]
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == {"format": "pt", "queryinst": '{"n": 2}'}
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

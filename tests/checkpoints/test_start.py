@@ -88,6 +88,7 @@ def test_what_is_said_of_a_backbone(tmp_path: Path):
     write_safetensors(tmp_path / "c.safetensors", ours, {"kind": "model"})
     write_safetensors(tmp_path / "d.safetensors", ours, {"name": "resnet18"})
     write_safetensors(tmp_path / "e.safetensors", ours, {"kind": "backbone", "name": "resnet34"})
+    write_safetensors(tmp_path / "g.safetensors", ours, {})
     del ours["body.bn1.bias"]
     write_safetensors(tmp_path / "f.safetensors", ours, {"kind": "backbone", "name": "resnet18"})
     where = f"backbone.weights={tmp_path}"
@@ -109,7 +110,24 @@ def test_what_is_said_of_a_backbone(tmp_path: Path):
         of("d.safetensors") == f"error: {where}/d.safetensors is a file of others resnet18, not the backbone resnet18"
     )
     assert of("e.safetensors") == f"error: {where}/e.safetensors is a backbone resnet34, not the backbone resnet18"
+    assert of("g.safetensors") == f"error: {where}/g.safetensors is a file of others, not the backbone resnet18"
     assert of("f.safetensors") == f"error: {where}/f.safetensors lacks 1 of 120 tensors: body.bn1.bias"
+
+
+def test_output_norms_of_a_backbone_may_be_missing_all_together(tmp_path: Path):
+    """Classifiers have none: those of a Swin stay as they are."""
+    path, backbone = tmp_path / "a.safetensors", torch.nn.Module()
+    backbone.body, backbone.out_norms = torch.nn.Linear(2, 3), torch.nn.ModuleList([torch.nn.LayerNorm(3)])
+    weights = {"body.weight": torch.ones(3, 2), "body.bias": torch.full((3,), 2.0)}
+    write_safetensors(path, weights, {"kind": "backbone", "name": "x"})
+    assert start_backbone(backbone, "x", str(path)) == f"backbone: 2 tensors from {path} (converted)"
+    assert (backbone.body.weight == 1).all()
+    assert (backbone.body.bias == 2).all()
+    weights["out_norms.0.weight"] = torch.full((3,), 3.0)
+    write_safetensors(path, weights, {"kind": "backbone", "name": "x"})
+    with pytest.raises(UserError) as caught:
+        start_backbone(backbone, "x", str(path))
+    assert str(caught.value) == f"backbone.weights={path} lacks 1 of 4 tensors: out_norms.0.bias"
 
 
 def test_a_backbone_that_has_no_weights():
