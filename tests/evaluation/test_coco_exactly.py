@@ -153,6 +153,17 @@ def test_an_object_is_found_once():
     assert evaluator.compute()["bbox_AP"] == pytest.approx((51 + 50 * 2 / 3) / 101)
 
 
+def test_a_hundred_detections_of_an_image_and_class_count():
+    """The right one is the hundredth; with one more before it, it is left out."""
+    box, wrong = [10.0, 10, 40, 40], ([150.0, 150, 40, 40], 0.9, 0)
+    evaluator = CocoEvaluator(content(annotation(0, 4, box)))
+    for before, value in ((99, 0.01), (100, 0.0)):
+        evaluator.update([0], [triangles(*[wrong] * before, (box, 0.5, 0))])
+        metrics = evaluator.compute()
+        assert [metrics["bbox_AP"], metrics["bbox_AP/a"]] == pytest.approx([value] * 2, abs=1e-9)
+        assert evaluator.precision["bbox"][:, :, 0].mean() == pytest.approx(value, abs=1e-9)
+
+
 def test_entries_of_a_results_file():
     found = triangles(([10.0, 20, 40, 30], 0.75, 1), ([0.0, 5, 10, 16], 0.5, 0))
     first, second = to_coco(7, found, [4, 8])

@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 
 from queryinst.errors import UserError
 from queryinst.evaluation import tubes
+from queryinst.evaluation.tubes import Track
 from queryinst.evaluation.youtube_vis import Linked, VideoEvaluator, table, tracks_to_results
 from queryinst.structures import Detections
 from queryinst.video_config import TrackerConfig
@@ -86,8 +87,8 @@ def content(**occlusion: Any) -> dict[str, Any]:
     }
 
 
-def evaluated(data: dict[str, Any], keep_matches: bool = False) -> VideoEvaluator:
-    one = VideoEvaluator(data, PLACES, TrackerConfig(), keep_matches)
+def evaluated(data: dict[str, Any], **asked: Any) -> VideoEvaluator:
+    one = VideoEvaluator(data, PLACES, TrackerConfig(), **asked)
     for video in (8, 3):
         for number in range(LENGTH):
             rows = [
@@ -184,14 +185,6 @@ def test_a_tracker_for_each_video_and_none_after_a_reset():
     assert (one.results[3].frames, list(one.results[3].tracks)) == ([0], [0])
 
 
-def test_what_a_track_is_made_of():
-    linked = evaluated(content()).results[3]
-    assert linked.frames == [0, 1, 2]
-    track = linked.tracks[2]
-    assert (track.frames, track.labels, track.scores) == ([0, 2], [0, 0], [pytest.approx(0.7)] * 2)
-    assert [coco_mask.toBbox(code).tolist() for code in track.codes] == [[60, 10, 20, 20], [60, 10, 14, 14]]
-
-
 def test_the_oracle_gives_nothing_to_a_crowd_region():
     data = content()
     data["annotations"][0]["iscrowd"] = 1
@@ -219,6 +212,30 @@ def test_sizes_are_of_the_frames_that_were_given():
         assert {name: metrics[f"segm_AR{name}"] for name in "sml"} == pytest.approx(
             {name: 1.0 if name == size else math.nan for name in "sml"}, nan_ok=True
         )
+
+
+def test_a_hundred_tracks_of_a_video_and_class_count():
+    """The right one is the twelfth."""
+    data = content()
+    data["annotations"] = data["annotations"][:1]
+    one = VideoEvaluator(data, PLACES, TrackerConfig())
+    codes = {place: [coco_mask.encode(bits(square(place)))] * LENGTH for place in (0, 1)}
+    tracks = {k: Track([0, 1, 2], codes[int(k > 0)], [0.9 - 0.1 * (k == 0)] * 3, [1] * 3) for k in range(12)}
+    one.results[3] = Linked([0, 1, 2], tracks)
+    metrics = one.compute()
+    assert [metrics["segm_AP"], metrics["segm_AP/b"]] == pytest.approx([1 / 12] * 2)
+    assert one.precision["segm"][:, :, 1].mean() == pytest.approx(1 / 12)
+
+
+def test_an_object_that_is_nowhere_counts_as_not_found():
+    """As in YouTube-VIS. In a part of the video nobody can know that it is nowhere, and it does not count."""
+    data = content()
+    nowhere = {"video_id": 3, "category_id": 9, "segmentations": [None] * 3}
+    data["annotations"] = [data["annotations"][0], nowhere]
+    one = VideoEvaluator(data, PLACES, TrackerConfig())
+    for number, recall in ((0, 1.0), (1, 1.0), (2, 0.5)):
+        one.update([30 + number], [frame((square(0), 1, 0, 0.9))])
+        assert one.compute()["segm_AR100"] == pytest.approx(recall)
 
 
 def test_what_is_wrong_is_said_in_full():
