@@ -100,6 +100,8 @@ def test_a_row_is_the_mean_since_the_one_before_within_an_epoch(run: Run):
         for stage, losses in enumerate(mean.tolist(), 1):
             assert [row[f"train/stage_{stage}/loss_{term}"] for term in TERMS] == pytest.approx(losses, rel=1e-6)
         assert row["train/grad_norm"] == pytest.approx(module.norms[step], rel=1e-5)
+    told = module.trainer.callback_metrics
+    assert {name: float(value) for name, value in told.items()} == pytest.approx({"train/loss": row["train/loss"]})
 
 
 def test_a_row_has_the_learning_rate_of_its_step_outside_the_backbone(run: Run):

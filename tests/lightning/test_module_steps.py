@@ -1,5 +1,6 @@
 """The steps of the conductor one by one: where their randomness comes from, what they leave, what they refuse."""
 
+import contextlib
 import copy
 import itertools
 from dataclasses import replace
@@ -16,8 +17,9 @@ from test_trace import batches, conductor, fit
 
 from queryinst.config import CriterionConfig, OptimizerConfig, PostprocessConfig, ScheduleConfig
 from queryinst.criterion.criterion import Criterion
+from queryinst.criterion.matcher import NonFiniteError
 from queryinst.errors import UserError
-from queryinst.lightning.module import QueryInstModule, Training, fault_of
+from queryinst.lightning.module import LOG_EVERY, QueryInstModule, Training, fault_of
 from queryinst.models.postprocess import detect
 from queryinst.ops import ranks
 from queryinst.structures import Batch
@@ -81,6 +83,32 @@ def test_a_batch_that_cannot_be_trained_on_ends_the_step(tmp_path: Path):
 def test_copies_of_a_module_share_what_it_trains_with(tmp_path: Path):
     made = module(tmp_path)
     assert copy.deepcopy(made.training_parts) is made.training_parts
+
+
+def test_a_mask_that_is_not_finite_is_named_at_once_on_a_cpu(tmp_path: Path):
+    """No cost of the matching shows it. The first matched query is of the second image: the first has no object."""
+    made = module(tmp_path)
+    made.model.stages[1].mask.logits.bias.data[:] = float("nan")
+    with pytest.raises(UserError, match=r"^stage 2 gives NaN or infinite masks at step 0 \(image 1\); "):
+        made.training_step(random_batch([0, 1]), 0)
+
+
+def test_the_losses_since_the_last_row_survive_a_resume(tmp_path: Path):
+    first, resumed = module(tmp_path), module(tmp_path)
+    batches, checkpoint, said = [random_batch([2, 1], seed=seed) for seed in range(4)], dict[str, Any](), list[Any]()
+    losses = [first.training_step(batch, index).item() for index, batch in enumerate(batches[:3], 1)]
+    first.on_save_checkpoint(checkpoint)
+    resumed.on_load_checkpoint(checkpoint)
+    resumed.log = lambda name, value, **_: said.append((name, float(value)))  # type: ignore[assignment, method-assign]
+    losses.append(resumed.training_step(batches[3], LOG_EVERY).item())
+    assert said == [("train/loss", pytest.approx(sum(losses) / 4, rel=1e-6))]
+
+
+def test_a_checkpoint_from_before_has_no_such_losses(tmp_path: Path):
+    made = module(tmp_path)
+    made.on_load_checkpoint({})
+    made.training_step(random_batch([1]), 1)
+    assert len(made._recent) == 1
 
 
 @pytest.mark.parametrize(("rank", "name"), [(0, "failed-step-5.pt"), (1, "failed-step-5-device-1.pt")])
@@ -226,6 +254,28 @@ def test_a_stage_whose_detections_are_not_finite_is_named(tmp_path: Path):
     assert judge.found == []
 
 
+def test_processes_meet_on_their_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Between GPUs only what lies on them can be sent."""
+    met, made, device = list[Any](), judged(tmp_path), torch.device("meta")
+    monkeypatch.setattr(ranks, "together", lambda place: met.append(place) or contextlib.nullcontext())
+    made._device = device
+    made.on_validation_epoch_end()
+    with made._together(random_batch([0])):
+        pass
+    made._trace = SimpleNamespace(
+        step=3,
+        batch=random_batch([0]),
+        is_good=lambda: False,
+        broken_output=lambda criterion: None,
+        broken_gradient=lambda: NonFiniteError("gradients overflow"),
+    )
+    with pytest.raises(UserError, match=r"^gradients overflow at step 3 \(image 0\)"):
+        made._judge()
+    assert met == [device] * 3
+    made._recent = [torch.ones(2, 4)]  # of a checkpoint, on the host
+    assert made._recent_losses().device == device
+
+
 @pytest.mark.parametrize("name", ["scores", "boxes", "masks", "embeddings"])
 def test_which_detections_are_not_finite(name: str):
     values = {"scores": torch.ones(2), "boxes": torch.ones(2, 4), "masks": torch.ones(2, 3, 3), "embeddings": None}
@@ -233,6 +283,8 @@ def test_which_detections_are_not_finite(name: str):
     values[name] = torch.tensor([[1.0, float("nan")]])
     bad: Any = SimpleNamespace(**values)
     assert fault_of([good, good], [3, 4], 5) is None
+    with pytest.raises(ValueError, match="shorter"):
+        fault_of([good], [3, 4], 5)
     assert str(fault_of([good, bad], [3, 4], 5)) == (
         f"stage 5 gives NaN or infinite {name} for image 4: the weights are broken, or trainer.precision is too low "
         "for them; go back to an earlier checkpoint"

@@ -1,11 +1,13 @@
 """What a trace keeps of a step, and what it says of numbers that are broken."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
 from conftest import random_batch, small_model
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from queryinst.config import CriterionConfig
 from queryinst.criterion.criterion import Criterion
@@ -85,6 +87,7 @@ def test_a_loss_that_is_broken_on_another_process_counts(step: Step, monkeypatch
     assert not trace.finite
     assert not trace.is_good()
     assert trace.broken_output(CRITERION) is None, "the other one says it"
+    assert str(trace.broken_gradient()) == "gradients overflow", "no gradient was seen to be broken"
 
 
 @pytest.mark.parametrize("judge", [True, False])
@@ -123,3 +126,23 @@ def test_a_broken_loss_stays_one_where_the_gradients_are_good(step: Step):
     trace.gradients({"a": torch.ones(1)}, judge=True)
     assert not trace.finite
     assert not trace.is_good()
+
+
+class Moves(TorchFunctionMode):
+    """Where tensors are sent, and how."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = list[Any]()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") == "to":
+            self.seen.append((args[1:], kwargs))
+        return func(*args, **(kwargs or {}))
+
+
+def test_numbers_are_on_their_way_to_the_host_and_nobody_waits(step: Step):
+    moves = Moves()
+    with moves:
+        step.trace().gradients({"a": torch.ones(1)}, judge=True)
+    assert moves.seen == [(("cpu",), {"non_blocking": True})] * 2, "the losses, the norms"
