@@ -53,8 +53,8 @@ def test_how_it_gets_there_is_the_same_run(override: str):
 
 
 def test_the_folder_has_name_and_number():
-    config = compose("config", TrainConfig, ["name=mine", "output=out"])
-    assert run_folder(config, identity(config)) == Path("out") / f"mine-{number()}"
+    values = {"seed": 3}
+    assert run_folder(TrainConfig(name="mine", output="out"), values) == Path("out") / f"mine-{run_id(values)}"
 
 
 FILES = {

@@ -6,18 +6,22 @@ from pathlib import Path
 
 import filelock
 import pytest
-from conftest import TINY
+from conftest import shapes_config
 
 from queryinst.config import TrainConfig
 from queryinst.errors import UserError
 from queryinst.studies import job
-from queryinst.studies.command import compose
 from queryinst.studies.identity import identity, run_folder
 
 
 @pytest.fixture
 def config() -> TrainConfig:
-    return compose("config", TrainConfig, TINY)
+    return shapes_config()
+
+
+@pytest.fixture(autouse=True)
+def _no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("queryinst.lightning.training.train", lambda *_: pytest.fail("it trains"))
 
 
 def folder_of(config: TrainConfig) -> Path:

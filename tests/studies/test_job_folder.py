@@ -7,7 +7,7 @@ from typing import Any
 
 import filelock
 import pytest
-from conftest import TINY
+from conftest import shapes_config
 from omegaconf import OmegaConf
 
 from queryinst.config import TrainConfig
@@ -17,7 +17,6 @@ from queryinst.evaluation.coco import STATS, table
 from queryinst.lightning import training
 from queryinst.settings import restore
 from queryinst.studies import job, results
-from queryinst.studies.command import compose
 from queryinst.studies.identity import identity, run_folder, run_id
 from queryinst.video_config import VideoConfig
 
@@ -62,7 +61,7 @@ def fake(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
 
 @pytest.fixture
 def config() -> TrainConfig:
-    return compose("config", TrainConfig, TINY)
+    return shapes_config()
 
 
 @pytest.fixture

@@ -2,10 +2,12 @@
 would say and ends as it would.
 """
 
+import itertools
 import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +98,11 @@ def test_a_job_in_which_nothing_varies_is_called_run(
 
 @pytest.fixture
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What runs in place of Python."""
+    """What runs in place of Python; it takes a minute and a half."""
     path = tmp_path / "python"
     path.touch(0o755)
     monkeypatch.setattr(sys, "executable", str(path))
+    monkeypatch.setattr(time, "monotonic", itertools.count(100.0, 90.0).__next__)
     return path
 
 
@@ -118,7 +121,8 @@ def test_a_job_is_a_process_of_its_own(
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("OURS", "kept")
     monkeypatch.setattr(devices, "_cores", lambda: 6)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name in ("OMP_NUM_THREADS", "PYTHONUNBUFFERED"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(devices, "jobs_at_once", lambda: 3)
     path, log = STUDY / f"{folder.name}.json", STUDY / f"{folder.name}.log"
     STUDY.mkdir(parents=True)
@@ -139,12 +143,24 @@ def test_a_job_is_a_process_of_its_own(
         "PYTHONUNBUFFERED=1",
     }
     assert json.loads(Path("record").read_text()) == expected("running", folder)
-    done = record(path)
-    assert 0 < done.pop("minutes") < 1
-    assert done | {"minutes": None} == expected("finished", folder)
+    assert record(path) == expected("finished", folder, minutes=1.5)
     assert log.read_bytes() == b"said before\none\n\xff\n\ntwo\n"
     name = "[seed=0 +data.side=96]"
     assert capsys.readouterr().out == f"{name} starts: {folder}, log {log}\n{name} one\n{name} \ufffd\n{name} two\n"
+
+
+def test_what_a_sweep_says_is_there_at_once_where_it_is_said_to_a_file(
+    script: Path, config: TrainConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with Path("said").open("w") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        begin(script, config, f"cp said begun; echo one; mkdir -p {folder}; touch {folder}/result.json")
+        name = "[seed=0 +data.side=96]"
+        starts = f"{name} starts: {folder}, log {STUDY}/{folder.name}.log\n"
+        assert Path("begun").read_text() == starts
+        assert Path("said").read_text() == f"{starts}{name} one\n"
+        sweep.run_job(config)
+        assert Path("said").read_text().endswith(f"one\n{name} finished before: {folder}\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -152,17 +168,15 @@ def test_a_job_is_a_process_of_its_own(
 def test_a_job_that_was_stopped(script: Path, config: TrainConfig, folder: Path, number: int, code: str):
     """By its own word, or before it could say one."""
     begin(script, config, f"exit {128 + number}" if code == "exit" else f"kill -{number} $$; sleep 10")
-    stopped = record(STUDY / f"{folder.name}.json")
-    assert 0 < stopped.pop("minutes") < 1
     said = f"exit code {128 + number if code == 'exit' else -number}"
-    assert stopped | {"minutes": None} == expected("stopped", folder, said=said)
+    assert record(STUDY / f"{folder.name}.json") == expected("stopped", folder, said=said, minutes=1.5)
 
 
 def test_ctrl_c_ends_the_sweep_as_well(script: Path, config: TrainConfig, folder: Path):
     with pytest.raises(KeyboardInterrupt):
         begin(script, config, "exit 130")
-    stopped = record(STUDY / f"{folder.name}.json")
-    assert (stopped["status"], stopped["said"]) == ("stopped", "exit code 130")
+    stopped = expected("stopped", folder, said="exit code 130", minutes=1.5)
+    assert record(STUDY / f"{folder.name}.json") == stopped
 
 
 @pytest.mark.parametrize(("lines", "code"), [("exit 0", 0), ("mkdir -p {}; touch {}/result.json; exit 2", 2)])
@@ -170,10 +184,8 @@ def test_a_job_that_failed_says_its_last_twelve_lines(
     script: Path, config: TrainConfig, folder: Path, lines: str, code: int
 ):
     begin(script, config, f'for i in $(seq 20); do printf "\\n$i \\377\\n"; done; {lines.format(folder, folder)}')
-    failed = record(STUDY / f"{folder.name}.json")
-    assert 0 < failed.pop("minutes") < 1
     said = "\n".join([*(f"{number} \ufffd" for number in range(9, 21)), f"exit code {code}"])
-    assert failed | {"minutes": None} == expected("failed", folder, said=said)
+    assert record(STUDY / f"{folder.name}.json") == expected("failed", folder, said=said, minutes=1.5)
 
 
 class Job:
