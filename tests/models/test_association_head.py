@@ -94,7 +94,9 @@ def test_only_matched_rows_get_a_gradient():
     for query in queries:
         query.retain_grad()
     rows = Rows(torch.tensor([0, 1]), torch.tensor([3, 5]), torch.tensor([0, 0]))
-    model.embed(output, {1: rows})[1].sum().backward()
+    embeddings = model.embed(output, {1: rows})[1]
+    assert embeddings.shape == (2, 12)
+    embeddings.sum().backward()
     gradient = queries[1].grad
     assert gradient is not None
     assert gradient.abs().sum(-1).nonzero().tolist() == [[0, 3], [1, 5]]

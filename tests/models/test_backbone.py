@@ -18,6 +18,15 @@ def test_four_maps(name: str):
     ]
 
 
+def test_the_stem_of_the_tiny_network_sees_past_the_border():
+    stem = build_backbone(BackboneConfig(name="tiny")).eval().parts()[0]
+    assert stem(torch.zeros(1, 3, 64, 96)).shape == (1, 24, 32, 48)
+    edge = torch.zeros(1, 3, 8, 8)
+    edge[..., 0, 0] = 1.0
+    expected = nn.functional.conv2d(edge, stem[0].weight, stride=2, padding=1)
+    torch.testing.assert_close(stem[0](edge), expected)
+
+
 SHAPES = {  # channels of C2..C5, and numbers learned: those of the references, and of torchvision without classifier
     "resnet18": ((64, 128, 256, 512), 11_176_512),
     "resnet34": ((64, 128, 256, 512), 21_284_672),

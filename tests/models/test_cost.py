@@ -1,5 +1,6 @@
 """What a network costs, against sums made by hand."""
 
+import copy
 import math
 
 import pytest
@@ -55,6 +56,13 @@ def test_operations_of_one_image_stage_by_stage():
     assert cost.flops(model, 64, 96, stages=1) == convs + stage(6)
     assert cost.flops(model, 64, 96, stages=2, proposals=2) == convs + stage(6) + stage(2)
     assert cost.flops(model, 64, 96, proposals=4) == convs + stage(6) + 2 * stage(4)
+
+
+def test_operations_are_counted_where_the_network_is():
+    """On a device that has shapes and no numbers, where attention is computed, and so counted, step by step."""
+    model, d, queries = small_model(), 16, 6
+    attention = 2 * queries * (4 * d * d + 2 * queries * d)
+    assert cost.flops(copy.deepcopy(model).to("meta"), 64, 96) == cost.flops(model, 64, 96) + 2 * attention
 
 
 def slow_clock(model: QueryInst, monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:

@@ -111,6 +111,7 @@ def test_boxes_are_clipped_where_it_is_asked_for(looked: tuple[QueryInst, Output
         (Wanted(labels=[]), [[-1, -1, -1], [-1, -1, -1]]),
         (Wanted(one_class=True), [[0.5, -1, -1], [0.75, 0.75, -1]]),
         (Wanted(score=0.6, labels=[1, 2], one_class=True), [[-1, -1, -1], [-1, 0.75, -1]]),
+        (Wanted(score=0.6, one_class=True), [[-1, -1, -1], [0.75, 0.75, -1]]),
         (Wanted(labels=[1], one_class=True), [[-1, -1, -1], [-1, 0.75, -1]]),
     ],
 )
@@ -128,8 +129,9 @@ def test_what_is_not_wanted_leaves_its_place_to_others(looked: tuple[QueryInst, 
         assert found.queries.tolist() == best.indices[:4].tolist()
         torch.testing.assert_close(found.scores, best.values[:4])
     least = of_one[0].scores[1].item()
-    few = detect(model, output, sizes, sizes, PostprocessConfig(max_detections=18), wanted=Wanted(least, [1]))[0]
-    assert len(few.scores) == 2, "and none to what was left out"
+    for config in (PostprocessConfig(max_detections=18), PostprocessConfig(max_detections=18, min_side=1e-3)):
+        few = detect(model, output, sizes, sizes, config, wanted=Wanted(least, [1]))[0]
+        assert len(few.scores) == 2, "and none to what was left out"
 
 
 def test_an_earlier_stage(looked: tuple[QueryInst, Output, torch.Tensor]):
