@@ -88,9 +88,12 @@ def test_swins_last_block_is_skipped_as_often_as_is_asked_for():
 )
 def test_frozen_stages(frozen: int, first_trainable: str | None):
     backbone = build_backbone(BackboneConfig(name="resnet18", frozen_stages=frozen))
-    trainable = [name for name, parameter in backbone.named_parameters() if parameter.requires_grad]
-    assert (trainable[0] if trainable else "").startswith(first_trainable or "")
-    assert bool(trainable) == (first_trainable is not None)
+    learned = [(name, parameter.requires_grad) for name, parameter in backbone.named_parameters()]
+    first = next(
+        (i for i, (name, _) in enumerate(learned) if first_trainable and first_trainable in name), len(learned)
+    )
+    assert [trains for _, trains in learned] == [False] * first + [True] * (len(learned) - first)
+    assert (first < len(learned)) == (first_trainable is not None)
 
 
 @pytest.mark.parametrize(

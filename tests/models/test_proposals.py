@@ -49,4 +49,6 @@ def test_detached_boxes_do_not_learn(detach: bool):
     boxes, queries = proposals(torch.tensor([[64, 64]]))
     (boxes.sum() + queries.sum()).backward()
     assert (proposals.boxes.grad is None) == detach
+    assert proposals.boxes.requires_grad != detach
     assert proposals.features.grad is not None
+    assert proposals.features.grad.unique().tolist() == [1]

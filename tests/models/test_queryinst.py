@@ -70,7 +70,8 @@ def test_boxes_are_detached_between_stages_and_queries_are_not():
     first = model.stages[0].box
     output.stages[1].boxes.sum().backward()
     assert first.reg.weight.grad is None  # the first stage's box is only a place to look
-    assert first.ffn.fc1.weight.grad is not None  # its query goes on
+    assert first.ffn.fc1.weight.grad is not None
+    assert first.ffn.fc1.weight.grad.any()  # its query goes on
     assert model.queries.boxes.grad is None
 
 
@@ -79,6 +80,7 @@ def test_the_proposal_boxes_learn_from_the_first_stage():
     batch = random_batch([1])
     model(batch.images, batch.sizes).stages[0].boxes.sum().backward()
     assert model.queries.boxes.grad is not None
+    assert model.queries.boxes.grad.any(dim=1).all()
 
 
 def test_a_query_asked_for_twice_is_drawn_alike():
