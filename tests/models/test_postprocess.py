@@ -120,6 +120,11 @@ def test_what_is_not_wanted_does_not_count(wanted: Wanted, left: list[list[float
     assert wanted.of(torch.tensor([[[0.5, 0.25, 0], [0.75, 0.75, 0.5]]])).tolist() == [left]
 
 
+def test_what_is_wanted_is_known_where_the_scores_are():
+    """On a device that has shapes and no numbers: one that mixes it with another would fail."""
+    assert Wanted(0.5, [1], one_class=True).of(torch.zeros(1, 2, 3, device="meta")).device.type == "meta"
+
+
 def test_what_is_not_wanted_leaves_its_place_to_others(looked: tuple[QueryInst, Output, torch.Tensor]):
     model, output, sizes = looked
     of_one = detect(model, output, sizes, sizes, PostprocessConfig(max_detections=4), wanted=Wanted(labels=[1]))
