@@ -15,12 +15,18 @@ SMALL = ModelConfig(width=16, dynamic_width=8, num_heads=2, ffn_width=32)
 
 
 def test_fpn_adds_the_levels_above():
-    fpn = FPN((3, 5), 4)
-    low, high = torch.randn(1, 3, 8, 6), torch.randn(1, 5, 4, 3)
-    fine, coarse = fpn([low, high])
-    torch.testing.assert_close(coarse, fpn.output[1](fpn.lateral[1](high)))
-    merged = fpn.lateral[0](low) + F.interpolate(fpn.lateral[1](high), scale_factor=2, mode="nearest")
-    torch.testing.assert_close(fine, fpn.output[0](merged))
+    """From the top down, each already with those above it; an upper level may be half of an odd number."""
+    fpn = FPN((3, 5, 2), 4)
+    maps = [torch.randn(2, 3, 12, 7), torch.randn(2, 5, 6, 4), torch.randn(2, 2, 3, 2)]
+    single = [F.conv2d(x, conv.weight, conv.bias) for x, conv in zip(maps, fpn.lateral, strict=True)]
+    middle = single[1] + F.interpolate(single[2], scale_factor=2, mode="nearest")
+    rows, columns = torch.arange(12) // 2, torch.arange(7) * 4 // 7
+    merged = [single[0] + middle[:, :, rows][..., columns], middle, single[2]]
+    found = fpn(maps)
+    assert [x.shape for x in found] == [(2, 4, 12, 7), (2, 4, 6, 4), (2, 4, 3, 2)]
+    for ours, x, conv in zip(found, merged, fpn.output, strict=True):
+        assert conv.kernel_size == (3, 3)
+        torch.testing.assert_close(ours, F.conv2d(x, conv.weight, conv.bias, padding=1))
 
 
 def test_dynamic_convolution_spelled_out():
