@@ -80,6 +80,7 @@ def test_queries_see_those_of_their_own_image():
 
 def test_mask_head_one_class_a_row_is_all_classes_and_a_gather():
     head = MaskHead(SMALL, num_classes=5).eval()
+    torch.nn.init.normal_(head.logits.bias)
     features = head(torch.randn(6, 16), torch.randn(6, 16, 14, 14))
     assert features.shape == (6, 16, 28, 28)
     labels = torch.tensor([0, 1, 2, 3, 4, 2])
@@ -117,6 +118,7 @@ def test_statistics_are_those_of_the_rows_and_without_rows_they_stay(rows: int):
     assert layer.bn.num_batches_tracked == rows
     mean = layer.conv(x).mean((0, 2, 3)) * 0.1 if rows else torch.zeros(4)
     torch.testing.assert_close(layer.bn.running_mean, mean)
+    assert (layer.bn.running_var == 1).all() == (rows == 0)
     assert made.shape == x.shape
     if rows:
         again = layer.bn(layer.conv(x)).relu()
