@@ -63,6 +63,13 @@ def test_what_is_known_without_learning_is_in_no_checkpoint():
     assert not {"mean", "std"} & set(model.state_dict())
 
 
+def test_settings_of_the_proposals_arrive():
+    assert small_model(proposal_init="image").queries.boxes.unique(dim=0).tolist() == [[0.5, 0.5, 1, 1]]
+    assert len(small_model(proposal_init="grid").queries.boxes.unique(dim=0)) == 6
+    learn = [small_model(detach_proposals=detach).queries.boxes.requires_grad for detach in (False, True)]
+    assert learn == [True, False]
+
+
 def test_boxes_are_detached_between_stages_and_queries_are_not():
     model = small_model()
     batch = random_batch([1])
