@@ -1,5 +1,6 @@
 """What a network costs, against sums made by hand."""
 
+import copy
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from queryinst.config import PostprocessConfig
 from queryinst.models import cost
 from queryinst.models.queryinst import QueryInst
+from queryinst.structures import Output
 
 DONE = PostprocessConfig(max_detections=5)
 
@@ -55,6 +57,37 @@ def test_operations_of_one_image_stage_by_stage():
     assert cost.flops(model, 64, 96, stages=1) == convs + stage(6)
     assert cost.flops(model, 64, 96, stages=2, proposals=2) == convs + stage(6) + stage(2)
     assert cost.flops(model, 64, 96, proposals=4) == convs + stage(6) + 2 * stage(4)
+
+
+def test_operations_are_counted_where_the_network_is():
+    """On a device that has shapes and no numbers, where attention is computed, and so counted, step by step."""
+    model, d, queries = small_model(), 16, 6
+    attention = 2 * queries * (4 * d * d + 2 * queries * d)
+    assert cost.flops(copy.deepcopy(model).to("meta"), 64, 96) == cost.flops(model, 64, 96) + 2 * attention
+
+
+def test_what_is_timed_is_where_the_network_is(monkeypatch: pytest.MonkeyPatch):
+    """On a device that has shapes and no numbers; which detections are kept, only numbers can say."""
+    places: list[str] = []
+
+    def detect(_model: QueryInst, output: Output, *sizes_and_config: object) -> list[Tensor]:
+        places.append(output.stages[-1].boxes.device.type)
+        return [torch.zeros(1)]
+
+    monkeypatch.setattr(cost, "detect", detect)
+    cost.seconds(small_model().to("meta"), DONE, 64, 96)
+    assert places == ["meta"] * 6
+
+
+def test_what_is_counted_and_timed_begins_with_bytes(monkeypatch: pytest.MonkeyPatch):
+    model, kinds = small_model(), []
+    normalise = model.normalise
+    monkeypatch.setattr(
+        model, "normalise", lambda images, sizes: kinds.append(images.dtype) or normalise(images, sizes)
+    )
+    cost.flops(model, 64, 64)
+    cost.seconds(model, DONE, 64, 64)
+    assert kinds == [torch.uint8] * 7
 
 
 def slow_clock(model: QueryInst, monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:

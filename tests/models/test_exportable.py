@@ -148,3 +148,11 @@ def test_boxes_end_at_the_image_where_it_is_asked_for():
 
 def test_canvases_are_multiples_of_the_coarsest_stride_and_at_least_two():
     assert [_padded(side) for side in (1, 31, 32, 33, 64, 65, 96, 97, 1333)] == [64, 64, 64, 64, 64, 96, 96, 128, 1344]
+
+
+def test_it_stays_where_it_is_put():
+    """On a device that has shapes and no numbers."""
+    exportable = Exportable(small_model(), PostprocessConfig()).to("meta")
+    found = exportable(images(2, 3, 70, 96).to("meta"), torch.zeros(2, 2, dtype=torch.int64, device="meta"))
+    assert [tuple(v.shape) for v in found] == [(2, 6, 4), (2, 6), (2, 6), (2, 6, 28, 28)]
+    assert {v.device.type for v in found} == {"meta"}

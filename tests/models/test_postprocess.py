@@ -111,12 +111,18 @@ def test_boxes_are_clipped_where_it_is_asked_for(looked: tuple[QueryInst, Output
         (Wanted(labels=[]), [[-1, -1, -1], [-1, -1, -1]]),
         (Wanted(one_class=True), [[0.5, -1, -1], [0.75, 0.75, -1]]),
         (Wanted(score=0.6, labels=[1, 2], one_class=True), [[-1, -1, -1], [-1, 0.75, -1]]),
+        (Wanted(score=0.6, one_class=True), [[-1, -1, -1], [0.75, 0.75, -1]]),
         (Wanted(labels=[1], one_class=True), [[-1, -1, -1], [-1, 0.75, -1]]),
     ],
 )
 def test_what_is_not_wanted_does_not_count(wanted: Wanted, left: list[list[float]]):
     """A score that is equal counts; the best class of a query is the best of all, wanted or not."""
     assert wanted.of(torch.tensor([[[0.5, 0.25, 0], [0.75, 0.75, 0.5]]])).tolist() == [left]
+
+
+def test_what_is_wanted_is_known_where_the_scores_are():
+    """On a device that has shapes and no numbers: one that mixes it with another would fail."""
+    assert Wanted(0.5, [1], one_class=True).of(torch.zeros(1, 2, 3, device="meta")).device.type == "meta"
 
 
 def test_what_is_not_wanted_leaves_its_place_to_others(looked: tuple[QueryInst, Output, torch.Tensor]):
@@ -128,8 +134,9 @@ def test_what_is_not_wanted_leaves_its_place_to_others(looked: tuple[QueryInst, 
         assert found.queries.tolist() == best.indices[:4].tolist()
         torch.testing.assert_close(found.scores, best.values[:4])
     least = of_one[0].scores[1].item()
-    few = detect(model, output, sizes, sizes, PostprocessConfig(max_detections=18), wanted=Wanted(least, [1]))[0]
-    assert len(few.scores) == 2, "and none to what was left out"
+    for config in (PostprocessConfig(max_detections=18), PostprocessConfig(max_detections=18, min_side=1e-3)):
+        few = detect(model, output, sizes, sizes, config, wanted=Wanted(least, [1]))[0]
+        assert len(few.scores) == 2, "and none to what was left out"
 
 
 def test_an_earlier_stage(looked: tuple[QueryInst, Output, torch.Tensor]):
