@@ -71,6 +71,10 @@ def test_a_sound_file_has_no_fault_and_may_lack_what_is_optional():
     )
     assert found(data) == []
     assert found(content(annotations=[])) == []
+    assert found(content(annotations=[annotation(bbox=[1, 2, *sides]) for sides in ((0, 3), (3, 0), (0.5, 0.5))])) == []
+    names = ["x" * 90 + "a", "x" * 90 + "b", 5, 6]
+    categories = [{"id": 9 + number, "name": name} for number, name in enumerate(names)]
+    assert found(content(categories=categories)) == []
     assert found(content(annotations=[annotation(area=0), annotation()])) == []
     assert check_content(data, Path("x.json")) is None
 
