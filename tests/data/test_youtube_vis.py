@@ -59,6 +59,7 @@ def read(folder: Path, data: Any) -> VideoFile:
 def test_frames_are_images_and_annotations_are_tracks(tmp_path: Path, large: bool, monkeypatch: pytest.MonkeyPatch):
     if large:
         monkeypatch.setattr(index, "SMALLEST", 0)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     source = read(tmp_path, content())
     if large:  # the second opening reads the index, and so does a process that is sent the file
         monkeypatch.setattr(coco, "read_json", None)
@@ -94,6 +95,7 @@ def test_content_is_the_file_without_what_is_never_seen(tmp_path: Path):
 
 def test_an_index_of_images_is_not_taken_for_one_of_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(index, "SMALLEST", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = coco_folder(tmp_path, content() | {"images": [{"id": 1, "file_name": "x", "height": 9, "width": 9}]})
     mixed = json.loads(path.read_text())
     for annotation in mixed["annotations"]:
