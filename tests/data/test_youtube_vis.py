@@ -45,7 +45,7 @@ def content() -> dict[str, Any]:
     for track, of in zip(tracks, masks, strict=True):
         track["segmentations"] = of
         track["bboxes"] = [[10.0, 10, 20, 20] if mask else None for mask in of]
-        track["areas"] = [400.0 if mask else None for mask in of]
+        track["areas"] = [333.25 if mask else None for mask in of]  # neither of the box nor of the mask
     del tracks[4]["areas"]
     categories = [{"id": 9, "name": "owl"}, {"id": 4, "name": "ape"}]
     return {"videos": videos, "annotations": tracks, "categories": categories, "info": {}}
