@@ -96,6 +96,7 @@ def test_images_to_train_on(tmp_path: Path):
         assert [image.id for image in images] == kept
         assert all(image.path == tmp_path / f"sub/{image.id}.png" for image in images)
     assert [image.id for image in source.trainable(1, keep_empty=False)] == [3], "of one object"
+    assert len(source.trainable(51, keep_empty=False)) == 0
 
 
 def test_instances_are_in_the_files_order(tmp_path: Path):
@@ -103,7 +104,7 @@ def test_instances_are_in_the_files_order(tmp_path: Path):
         tmp_path,
         {"image_id": 3, "category_id": 9},
         {"image_id": 3, "category_id": 4, "ignore": 1},
-        {"image_id": 8, "category_id": 4},
+        {"image_id": 8, "category_id": 4, "bbox": [1, 2, 3, 4]},
         {"image_id": 3, "category_id": 2, "bbox": [0, 5, 6.5, 7]},
     )
     found = source.instances(source.images[1])
@@ -112,8 +113,11 @@ def test_instances_are_in_the_files_order(tmp_path: Path):
     assert found.labels.dtype == np.int64
     assert [polygon[2].tolist() for (polygon,) in found.outlines] == [[30, 30.5], [33, 33.5]]
     assert found.tracks is None
-    nothing = source.instances(source.images[2])
+    whole_numbers, nothing = source.instances(source.images[0]), source.instances(source.images[2])
+    assert whole_numbers.boxes.tolist() == [[1, 2, 4, 6]]
     assert nothing.boxes.shape == (0, 4)
+    assert whole_numbers.boxes.dtype == nothing.boxes.dtype == np.float64
+    assert nothing.labels.dtype == np.int64
     assert len(nothing) == len(nothing.labels) == 0
 
 
@@ -138,6 +142,7 @@ def test_sentences_about_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert sentence(read_json, gone) == words
     assert sentence(read_json, gone, hint, "VIS") == f"{words.replace('COCO', 'VIS')} (get it)"
     assert sentence(CocoFile, gone, tmp_path, hint) == f"{words} (get it)"
+    assert sentence(CocoFile, gone, tmp_path) == words
     nowhere = tmp_path / "nowhere" / "x.json"
     assert sentence(read_json, nowhere) == f"{nowhere} does not exist; expected a COCO annotation file there"
     for name in "gfedcba":
@@ -145,6 +150,8 @@ def test_sentences_about_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "a.txt").touch()
     listed = "; its folder has a.json, b.json, c.json, d.json, e.json"
     assert sentence(read_json, gone, hint) == f"{words}{listed} (get it)"
+    empty = coco_folder(tmp_path, entries() | {"images": []}, "empty")
+    assert sentence(CocoFile, empty, tmp_path) == f"{empty} has no images"
     cut = tmp_path / "a.json"
     cut.write_text("[1,")
     end = "Expecting value: line 1 column 4 (char 3); it may be cut short: copy or download it again"
@@ -164,6 +171,7 @@ def test_sentences_about_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_an_index_does_not_hide_that_the_images_are_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("queryinst.data.index.SMALLEST", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     source = opened(tmp_path).path
     assert source.with_name(f"{source.name}.index").exists()
     away = tmp_path / "away"
@@ -191,6 +199,7 @@ def as_it_is(height: int, width: int, rng: np.random.Generator) -> Geometry:
 
 def objects(image: ImageFile) -> Instances:
     """One of one pixel, and one that covers the right part of the image; with tracks."""
+    assert image.id == 6
     outlines = [[np.array([[x, y], [r, y], [r, b], [x, b]], float)] for x, y, r, b in ((2, 1, 3, 2), (4, 0, 7, 5))]
     boxes = np.array([[2.0, 1, 3, 2], [4, 0, 7, 5]])
     return Instances(boxes, np.array([3, 0]), outlines, tracks=np.array([8, 9]))
@@ -260,7 +269,8 @@ def test_of_several_images_each_has_the_same_randomness_and_problems_are_said_on
 
 def test_the_next_image_that_can_be_read_takes_the_place(picture: ImageFile):
     def served(images: list[ImageFile], position: int, substitute: bool = True) -> tuple[int, list[int]]:
-        sample = CocoDataset(images, as_it_is, substitute=substitute)[0, position]
+        settings = {"substitute": True} if substitute else {}
+        sample = CocoDataset(images, as_it_is, **settings)[0, position]
         return sample.image_id, [int(re.findall(r"image (\d+)", problem)[0]) for problem in sample.problems]
 
     assert served([*gone(2), picture], 0) == (6, [100, 101])
@@ -277,6 +287,7 @@ def test_in_place_of_what_cannot_be_read_is_a_blank_image(picture: ImageFile):
     assert len(blanks) == 2, "as many as belong together"
     for blank in blanks:
         assert torch.equal(blank.image, torch.zeros(3, 32, 32, dtype=torch.uint8))
+        assert blank.image.dtype == torch.uint8
         assert (blank.original_size, blank.image_id) == ((32, 32), -1)
         assert blank.targets.masks.shape == (0, 5, 5)
         assert blank.targets.boxes.shape == blank.targets.mask_boxes.shape == (0, 4)

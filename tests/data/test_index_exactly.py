@@ -208,6 +208,17 @@ def test_the_cache_folder(large: Path, home: str, monkeypatch: pytest.MonkeyPatc
     assert opened(large).index.file == place
 
 
+def test_a_part_that_can_neither_be_finished_nor_removed_does_not_stop_anything(
+    large: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError("read-only by now")
+
+    monkeypatch.setattr(index.os, "replace", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    same(opened(large), content())
+
+
 def test_an_index_that_is_gone_is_named(large: Path):
     opened(large)
     sent = opened(large).index.__reduce__()

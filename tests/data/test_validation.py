@@ -71,6 +71,10 @@ def test_a_sound_file_has_no_fault_and_may_lack_what_is_optional():
     )
     assert found(data) == []
     assert found(content(annotations=[])) == []
+    assert found(content(annotations=[annotation(bbox=[1, 2, *sides]) for sides in ((0, 3), (3, 0), (0.5, 0.5))])) == []
+    names = ["x" * 90 + "a", "x" * 90 + "b", 5, 6]
+    categories = [{"id": 9 + number, "name": name} for number, name in enumerate(names)]
+    assert found(content(categories=categories)) == []
     assert found(content(annotations=[annotation(area=0), annotation()])) == []
     assert check_content(data, Path("x.json")) is None
 
@@ -215,7 +219,21 @@ LISTED: list[tuple[dict[str, Any], list[tuple[str, str, str]]]] = [
 
 @pytest.mark.parametrize(("lists", "expected"), LISTED)
 def test_faults_of_lists(lists: dict[str, Any], expected: list[tuple[str, str, str]]):
-    assert found(content(**lists)) == expected
+    data = content(**lists)
+    assert found(data) == expected
+    for fault in faults(data):
+        assert any(fault.entry is entry for entry in named(data, fault.where)), fault.where
+
+
+def named(data: dict[str, Any], where: str) -> list[Any]:
+    """What "image 5", "categories id 9" or "images entry 1" may mean."""
+    if where == "the file":
+        return [None]
+    kind, *how, key = where.split()
+    entries = data[{"image": "images", "category": "categories", "annotation": "annotations"}.get(kind, kind)]
+    if how == ["entry"]:
+        return [entries[int(key)]]
+    return [entry for entry in entries if isinstance(entry, dict) and str(entry.get("id")) == key]
 
 
 def test_values_in_a_sentence_are_short():
