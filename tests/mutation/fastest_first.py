@@ -26,9 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     except OSError:  # the first run, which measures them
         return
     items[:] = [item for item in items if seconds.get(item.nodeid, 0.0) < LONGEST]
-    of_file: Counter[Path] = Counter()
+    of_file: Counter[Path] = Counter()  # kept together, since fixtures are made once a file
     for item in items:
         of_file[item.path] += seconds.get(item.nodeid, 0.0)
-    items.sort(
-        key=lambda item: (of_file[item.path], item.path, seconds.get(item.nodeid, 0.0))
-    )  # fixtures are made once
+    items.sort(key=lambda item: (of_file[item.path], item.path, seconds.get(item.nodeid, 0.0)))
