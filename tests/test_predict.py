@@ -58,10 +58,16 @@ def test_filters_and_cutouts(photos: Path, untrained: Path, run: Run):
     assert len(cut) == sum(coco_mask.area(entry["segmentation"]) > 0 for entry in entries()) > 0
     assert all(name.startswith("a.png-00") and name.endswith(("-dog.png", "-traffic_light.png")) for name in cut)
     assert cv2.imread(f"predictions/cutouts/{cut[0]}", cv2.IMREAD_UNCHANGED).shape[2] == 4
-    for setting, number in (("one_class=true", 6), ("proposals=2", 2), ("stages=1", 6), ("precision=bf16", 6)):
+    scores = {}
+    for setting, number in (("batch_size=1", 6), ("proposals=2", 2), ("stages=1", 6), ("precision=bf16", 6)):
         code, text = run("predict", *words, setting)
         assert code == 0, text
         assert len(entries()) == number
+        scores[setting] = [entry["score"] for entry in entries()]
+    assert len(set(map(tuple, scores.values()))) == 4, "none of them is left out"
+    assert scores["precision=bf16"] == pytest.approx(scores["batch_size=1"], abs=0.1)
+    code, text = run("predict", *words, "one_class=true", "max_detections=18")
+    assert (code, len(entries())) == (0, 6), text
     code, text = run("predict", *words, "nms=0.1", "max_detections=18")
     assert code == 0, text
     assert 0 < len(entries()) < 18

@@ -21,6 +21,12 @@ def grounds(drawn: Picture, number: int) -> list[int]:
     return [int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])]
 
 
+def extent(drawn: Picture, number: int) -> tuple[int, int]:
+    """Width and height of that ground."""
+    left, top, right, bottom = grounds(drawn, number)
+    return right - left, bottom - top
+
+
 def test_a_mask_is_a_share_of_its_colour_and_its_contour_all_of_it():
     picture = np.full((300, 400, 3), 128, np.uint8)
     picture[:, 200:] = [0, 60, 255]
@@ -67,6 +73,8 @@ def test_a_caption_stands_on_its_mask_and_inside_the_image():
     assert 5 < bottom - top < 30
     assert grounds(drawn, 1)[2] == 399
     assert grounds(drawn, 2)[:2] == [0, 0]
+    assert extent(drawn, 1) == extent(draw.overlay(picture, [square(8, 90, 150)] * 2, ["", "another"], 0.0), 1)
+    assert extent(drawn, 2) == extent(draw.overlay(picture, [square(8, 90, 150)] * 3, ["", "", "corner"], 0.0), 2)
     assert grounds(drawn, 3)[3] == 290
     ink = (drawn == 255).all(-1)
     assert ink[top:bottom, left:right].any(), "letters are white"
