@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import pytest
 import torch
-from conftest import ROOT, TINY, Run
+from conftest import ROOT, SHORT, TINY, Run
 
 sys.path.append(str(ROOT / "experiments" / "exact_resume"))
 from kill import outcome, same
@@ -146,19 +146,17 @@ def test_stop_and_resume_ends_as_if_never_stopped(
     assert result(workplace)["metrics"] == metrics
 
 
-def test_two_runs_of_one_seed_are_the_same_and_of_two_seeds_are_not(workplace: Path, run: Run):
-    weights = []
-    for seed, output in ((0, "a"), (0, "b"), (1, "c")):
-        code, text = run(
-            "train", *TINY, "schedule.epochs=1", f"seed={seed}", f"output={output}", "callbacks.pictures=0"
-        )
+def test_two_runs_of_one_seed_are_the_same_and_of_two_seeds_are_not(trained: Path, workplace: Path, run: Run):
+    weights = [torch.load(trained / "last.ckpt", weights_only=True)["state_dict"]]
+    for seed, output in ((0, "b"), (1, "c")):
+        code, text = run("train", *SHORT, f"seed={seed}", f"output={output}")
         assert code == 0, text
         weights.append(torch.load(only(workplace, f"{output}/*/last.ckpt"), weights_only=True)["state_dict"])
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     assert any(not torch.equal(value, weights[2][name]) for name, value in weights[0].items())
 
 
-def test_your_own_data_and_fine_tuning(workplace: Path, run: Run):
+def test_your_own_data_and_fine_tuning(trained: Path, workplace: Path, run: Run):
     """Other names, other folders, fewer classes: only the command line says so."""
     theirs = workplace / "theirs"
     (theirs / "ann").mkdir(parents=True)
@@ -168,9 +166,7 @@ def test_your_own_data_and_fine_tuning(workplace: Path, run: Run):
         content["categories"] = [c for c in content["categories"] if c["id"] in (3, 7, 8, 15)]
         content["annotations"] = [a for a in content["annotations"] if a["category_id"] in (3, 7, 8, 15)]
         (theirs / "ann" / f"{split}.json").write_text(json.dumps(content))
-    code, text = run("train", *TINY, "schedule.epochs=1", "callbacks.pictures=0")
-    assert code == 0, text
-    source = only(workplace, "outputs/*/last.ckpt")
+    source = trained / "last.ckpt"
     own = [
         "data=coco",
         "data.root=theirs",
@@ -246,10 +242,8 @@ def test_mistakes_leave_nothing_behind(workplace: Path, run: Run):
     assert len(json.loads(only(workplace, "outputs/*/result.json").read_text())["skipped_images"]) == 1
 
 
-def test_predict_goes_on_over_images_that_cannot_be_read(workplace: Path, run: Run):
-    code, text = run("train", *TINY, "schedule.epochs=1", "callbacks.pictures=0")
-    assert code == 0, text
-    best = only(workplace, "outputs/*/best.ckpt")
+def test_predict_goes_on_over_images_that_cannot_be_read(trained: Path, workplace: Path, run: Run):
+    best = trained / "best.ckpt"
     folder = workplace / "photos"
     folder.mkdir()
     shutil.copy(sorted((workplace / "data/shapes_tiny/images/val").iterdir())[0], folder / "good.jpg")
@@ -358,17 +352,16 @@ def test_a_handful_of_images_is_learned_by_heart(workplace: Path, run: Run):
     assert result(workplace)["metrics"]["segm_AP"] > 0.9
 
 
-def test_a_damaged_run_folder_is_named(workplace: Path, run: Run):
+def test_a_damaged_run_folder_is_named(trained: Path, run: Run):
     """A result or a checkpoint that cannot be read is never taken for one, nor thrown away."""
-    assert run("train", *TINY, "schedule.epochs=1", "callbacks.pictures=0")[0] == 0
-    result, last = only(workplace, "outputs/*/result.json"), only(workplace, "outputs/*/last.ckpt")
+    result, last = trained / "result.json", trained / "last.ckpt"
     result.write_text("{")
-    code, text = run("train", *TINY, "schedule.epochs=1", "callbacks.pictures=0")
+    code, text = run("train", *SHORT)
     assert (code, text.count("\n")) == (2, 1)
     assert "result.json is damaged" in text
     result.unlink()
     last.write_bytes(b"")
-    code, text = run("train", *TINY, "schedule.epochs=1", "callbacks.pictures=0")
+    code, text = run("train", *SHORT)
     assert (code, text.count("\n")) == (2, 1)
     assert "last.ckpt is damaged" in text
     assert last.exists()

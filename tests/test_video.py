@@ -135,11 +135,8 @@ def test_train_stop_resume_and_evaluate(place: Path, run: Run):
     assert result(place)["metrics"] == record["metrics"]
 
 
-def test_from_a_detector_with_the_plain_head_and_without_one(place: Path, run: Run, shapes_source: Path):
-    shutil.copytree(shapes_source, place / "data" / "shapes_tiny")
-    code, text = run("train", *TINY, "schedule.epochs=1", "callbacks.pictures=0", "output=detector")
-    assert code == 0, text
-    detector = only(place, "detector/*/best.ckpt")
+def test_from_a_detector_with_the_plain_head_and_without_one(place: Path, run: Run, trained: Path):
+    detector = trained / "best.ckpt"
     short = [*VIDEO, "schedule.epochs=1", "callbacks.pictures=0", f"weights={detector}"]
     code, text = run("train", *short, "model.association.head=plain", "output=plain")
     assert code == 0, text

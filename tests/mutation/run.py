@@ -47,8 +47,20 @@ PARTS = {
         ["tests/lightning"],
     ),
     "checkpoints": Part(["checkpoints/*.py"], ["tests/checkpoints"]),
-    "studies": Part(
-        ["studies/identity.py", "studies/job.py", "studies/sweep.py", "studies/compare/noise.py"], ["tests/studies"]
+    "studies": Part(  # without the tests that start processes, which know nothing of mutants
+        ["studies/identity.py", "studies/job.py", "studies/sweep.py", "studies/compare/noise.py"],
+        [
+            f"tests/studies/test_{name}.py"
+            for name in (
+                "identity",
+                "job",
+                "job_folder",
+                "sweep_call",
+                "sweep_job",
+                "compare_noise",
+                "compare_noise_verdicts",
+            )
+        ],
     ),
     "rules": Part(["rules.py"], ["tests/test_rules.py", "tests/test_settings.py"]),
 }

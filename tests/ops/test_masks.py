@@ -66,12 +66,25 @@ def test_decode_gives_the_bitmap_back_in_its_own_box(height: int, width: int, se
 
 
 @pytest.mark.parametrize(
-    "box",
-    [[5, 5, 5, 5], [9, 9, 2, 2], [-50, -50, -10, -10], [200, 200, 300, 300], [float("nan")] * 4, [-1e9, 3, 1e9, 4]],
+    ("box", "pixels"),
+    [
+        ([5, 5, 5, 5], 0),
+        ([9, 9, 2, 2], 0),
+        ([9, 2, 2, 9], 0),
+        ([2, 9, 9, 2], 0),
+        ([-50, -50, -10, -10], 0),
+        ([200, 200, 300, 300], 0),
+        ([2, 4.5, 6, 4.5], 0),  # pixel centres lie on it
+        ([4.5, 2, 4.5, 6], 0),
+        ([float("nan")] * 4, 0),
+        ([2, float("nan"), 6, float("nan")], 0),
+        ([-1e9, 3, 1e9, 4], 30),
+        ([7, -1e9, 8, 1e9], 20),
+    ],
 )
-def test_boxes_that_hold_no_pixel_or_cannot_be(box: list[float]):
+def test_boxes_that_hold_no_pixel_or_cannot_be(box: list[float], pixels: int):
     mask = paste(np.ones((28, 28), np.float32), np.array(box, np.float32), (20, 30))
-    assert area(encode(mask, (20, 30))) == canvas_of(mask, (20, 30)).sum()
+    assert canvas_of(mask, (20, 30)).sum() == area(encode(mask, (20, 30))) == pixels
     assert trace(np.ones((28, 28), np.float32), np.array(box, np.float32), (20, 30)) == encode(mask, (20, 30))
 
 
