@@ -103,6 +103,9 @@ def test_both_ways_make_the_same_sample(tmp_path: Path):
             sides = targets.mask_boxes[:, 2:] - targets.mask_boxes[:, :2]
             areas = targets.masks.float().mean((1, 2)) * sides.prod(1)
             assert areas.tolist() == pytest.approx(bitmaps["masks"].sum((1, 2)).tolist(), rel=0.1, abs=40)
+            for mask, (left, top, right, bottom) in zip(bitmaps["masks"], targets.boxes.int().tolist(), strict=True):
+                inside = mask[max(top - 4, 0) : bottom + 4, max(left - 4, 0) : right + 4]
+                assert inside.sum() >= 0.9 * mask.sum(), "a bitmap is where its box is"
 
 
 def test_generated_annotations_are_read(tmp_path: Path):
