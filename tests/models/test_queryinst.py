@@ -70,6 +70,11 @@ def test_settings_of_the_proposals_arrive():
     assert learn == [True, False]
 
 
+def test_regions_are_read_as_the_setting_says():
+    pyramids = [small_model(aligned=aligned).eval().pyramid(torch.zeros(1, 3, 32, 32)) for aligned in (True, False)]
+    assert [pyramid.aligned for pyramid in pyramids] == [True, False]
+
+
 def test_boxes_are_detached_between_stages_and_queries_are_not():
     model = small_model()
     batch = random_batch([1])
