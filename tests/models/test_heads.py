@@ -133,3 +133,8 @@ def test_mask_head_without_rows(training: bool):
     assert logits.shape == (0, 28, 28)
     logits.sum().backward()
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in head.parameters())
+
+
+def test_a_pyramid_of_fewer_maps_than_it_was_made_for_is_refused():
+    with pytest.raises(ValueError, match="shorter"):
+        FPN([8, 8, 8, 8], 4)([torch.zeros(1, 8, side, side) for side in (8, 4, 2)])
