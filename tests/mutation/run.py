@@ -257,7 +257,7 @@ def changes(mutated: Path, file: str, keys: list[str]) -> list[str]:
         before, after = words(body(original)), words(body(mutant))
         head = alike(before, after)
         tail = alike(before[:head:-1], after[:head:-1])
-        name = original.removeprefix("x").strip("_ǁ").removesuffix("__mutmut_orig").replace("ǁ", ".")
+        name = original.removesuffix("__mutmut_orig")[2:].replace("ǁ", ".")  # of x_NAME or xǁCLASSǁNAME
         old, new = ("".join(side[head : len(side) - tail]) for side in (before, after))
         left, right = "".join(before[:head])[-40:], "".join(before[len(before) - tail :])[:40]
         found.append(f"{file} {name}: {left}[{old} => {new}]{right}")
