@@ -79,6 +79,15 @@ def clips_root(clips_source: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(clips_source, tmp_path / "data" / "shapes_video_tiny"))
 
 
+def shapes_config(**settings: Any) -> TrainConfig:
+    """A configuration for the data of `shapes_root`, in no time: nothing is composed."""
+    folders = {f"{split}_images": f"images/{split}" for split in ("train", "val")}
+    files = {f"{split}_annotations": f"annotations/instances_{split}.json" for split in ("train", "val")}
+    shapes = ShapesConfig(train=24, val=8, side=96)
+    data = DataConfig(root="data/shapes_tiny", shapes=shapes, num_workers=0, batch_size=4, **folders, **files)
+    return TrainConfig(data=data, **settings)
+
+
 @pytest.fixture
 def workplace(shapes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory with the data in place, as after a first run."""

@@ -72,6 +72,7 @@ def _held(folder: Path) -> Iterator[None]:
     """Make the run folder and keep other processes out of it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        before = any(path.name != LOCK for path in folder.iterdir())
         (folder / LOCK).touch()
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written ({error.strerror}); set output=FOLDER") from None
@@ -80,7 +81,8 @@ def _held(folder: Path) -> Iterator[None]:
             try:
                 yield
             except UserError:  # leave nothing where nothing came about
-                if is_first() and not any(folder.glob("*.ckpt")) and not any(folder.glob("failed-step-*")):
+                kept = before or any(folder.glob("*.ckpt")) or any(folder.glob("failed-step-*"))
+                if is_first() and not kept:
                     shutil.rmtree(folder)
                 raise
     except filelock.Timeout:
@@ -101,11 +103,11 @@ def _report(folder: Path, trained: "Trained", names: tuple[str, ...], source: st
 def _report_finished(folder: Path) -> None:
     try:
         metrics: dict[str, Any] = json.loads((folder / RESULT).read_text())["metrics"]
+        kinds = [(word, f"{kind}_AP") for word, kind in (("mask", "segm"), ("box", "bbox")) if f"{kind}_AP" in metrics]
+        found = ", ".join(f"{word} AP {metrics[name] or 0:.3f}" for word, name in kinds)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder / RESULT} is damaged ({error}): delete it, and the same command evaluates the run again"
         ) from None
-    kinds = [(word, f"{kind}_AP") for word, kind in (("mask", "segm"), ("box", "bbox")) if f"{kind}_AP" in metrics]
-    found = ", ".join(f"{word} AP {metrics[name] or 0:.3f}" for word, name in kinds)
     print(f"this run is finished: {folder}, {found}")
     print(f"change a setting (seed=1, say) for another run, or delete {folder} to train it again")

@@ -1,8 +1,9 @@
-"""A pytest plugin for `run.py`: the fastest tests first, none that takes long, and a folder that ends with the process."""
+"""A pytest plugin for `run.py`: the fastest tests first, none that takes long, a temporary folder that is removed."""
 
 import json
 import shutil
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -25,4 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     except OSError:  # the first run, which measures them
         return
     items[:] = [item for item in items if seconds.get(item.nodeid, 0.0) < LONGEST]
-    items.sort(key=lambda item: seconds.get(item.nodeid, 0.0))
+    of_file: Counter[Path] = Counter()  # kept together, since fixtures are made once a file
+    for item in items:
+        of_file[item.path] += seconds.get(item.nodeid, 0.0)
+    items.sort(key=lambda item: (of_file[item.path], item.path, seconds.get(item.nodeid, 0.0)))

@@ -11,6 +11,8 @@ import numpy as np
 from queryinst.config import TrainConfig
 from queryinst.evaluation.bootstrap import average, precisions, read
 from queryinst.settings import walk
+from queryinst.studies.compare.groups import Group, group
+from queryinst.studies.compare.runs import Run, find
 from queryinst.studies.sweep import Record
 
 NAMES = ("circle", "square", "star")
@@ -117,6 +119,21 @@ def make_study(
                 **more,
             )
             write_job(jobs, number, [f"model.num_stages={stages}", f"seed={seed}"], folder)
+
+
+def groups_of_study(output: Path, values: dict[int, float], **more: Any) -> list[Group]:
+    """The groups of such a study, one a value."""
+    make_study(output, "s", values, **more)
+    return group(find(["s"], output).runs)
+
+
+def fake_group(label: str, values: Sequence[float]) -> Group:
+    """A group of one mask AP a seed, without a file."""
+    runs = (
+        Run(Path(label) / str(seed), {"identity": {"seed": seed}, "metrics": {"segm_AP": value}})
+        for seed, value in enumerate(values)
+    )
+    return Group(label, {}, tuple(runs), ())
 
 
 def write_job(jobs: Path, number: int, overrides: list[str], folder: Path | None, status: str = "finished") -> None:

@@ -6,17 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_runs import make_run, make_study
+from made_runs import fake_group as fake
+from made_runs import groups_of_study as study
+from made_runs import make_run
 
 from queryinst.errors import UserError
-from queryinst.studies.compare.groups import Group, group
 from queryinst.studies.compare.noise import Noise, Verdict
-from queryinst.studies.compare.runs import Run, find
-
-
-def study(tmp_path: Path, values: dict[int, float], **more: object) -> list[Group]:
-    make_study(tmp_path, "s", values, **more)
-    return group(find(["s"], tmp_path).runs)
+from queryinst.studies.compare.runs import Run
 
 
 def test_a_clear_difference_with_images_and_seeds(tmp_path: Path):
@@ -56,14 +52,6 @@ def test_one_seed_and_no_matches(tmp_path: Path):
     assert (found.images, found.seeds, found.interval) == (None, None, None)
     assert found.verdict is Verdict.UNKNOWN
     assert "one seed, cannot be told" in found.sentence
-
-
-def fake(label: str, values: list[float]) -> Group:
-    runs = [
-        Run(Path(label) / str(seed), {"identity": {"seed": seed}, "metrics": {"segm_AP": value}})
-        for seed, value in enumerate(values)
-    ]
-    return Group(label, {}, tuple(runs), ())
 
 
 def test_seeds_alone_are_students_t_of_the_pooled_variance():

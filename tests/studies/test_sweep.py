@@ -18,7 +18,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from queryinst.config import TrainConfig
-from queryinst.studies import devices, sweep
+from queryinst.studies import sweep
 from queryinst.studies.command import CONF, compose
 from queryinst.studies.identity import identity, run_folder
 
@@ -33,23 +33,6 @@ def _no_call(monkeypatch: pytest.MonkeyPatch):
 def records(workplace: Path) -> list[dict[str, Any]]:
     found = [json.loads(path.read_text()) for path in workplace.glob("outputs/studies/*/*.json")]
     return sorted(found, key=lambda record: record["number"])
-
-
-@pytest.mark.parametrize(
-    ("words", "name"),
-    [
-        (["-m", "model.num_stages=1,2"], "num_stages"),
-        (["-m", "model.num_stages=range(1,4)", "seed=0,1"], "num_stages-seed"),
-        (["-m", "+study=stages", "seed=0,1,2"], "stages"),
-        (["-m", "+experiment=1x_pro100", "+study=stages"], "1x_pro100-stages"),
-        (["-m", "+experiment=1x_pro100,ms_3x_pro100"], "experiment"),
-        (["-m", "seed=0"], "runs"),
-        (["-m", "a=["], "runs"),
-    ],
-)
-def test_a_study_is_named_by_what_varies(words: list[str], name: str):
-    assert sweep.begin(words) == [*words, f"study_name={name}"]
-    assert sweep.begin([*words, "study_name=mine"]) == [*words, "study_name=mine"]
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -91,7 +74,8 @@ def test_a_sweep_ends_what_can_end_and_says_what_failed(run: Run, workplace: Pat
     assert run("train", *TINY, "callbacks.pictures=0", "model.num_heads=4", "data.min_image_side=30")[0] == 0
     code, said = run("train", "-m", *TINY, "callbacks.pictures=0", "model.num_heads=4", "data.min_image_side=32,30")
     assert code == 0, said
-    assert said.count("finished before") == 2
+    for side in (32, 30):
+        assert f"[data.min_image_side={side}] finished before: outputs/shapes_tiny-" in said
     assert "2 of 2 jobs finished" in said
     (run_config,) = workplace.glob(f"{first['folder']}/config.yaml")
     assert OmegaConf.load(run_config).study_name == "num_heads-min_image_side"
@@ -177,7 +161,6 @@ def test_the_configuration_for_slurm_is_one_that_submitit_takes(tmp_path: Path):
 def test_within_a_job_of_slurm_lightning_starts_its_own_processes(monkeypatch: pytest.MonkeyPatch):
     from lightning_fabric.plugins.environments import SLURMEnvironment
 
-    assert sweep.alone() == {}
     monkeypatch.setenv("SLURM_NTASKS", "1")
     monkeypatch.setenv("SLURM_JOB_NAME", "queryinst")
     assert SLURMEnvironment.detect()
@@ -185,35 +168,6 @@ def test_within_a_job_of_slurm_lightning_starts_its_own_processes(monkeypatch: p
     for name, value in sweep.alone().items():
         monkeypatch.setenv(name, value)
     assert not SLURMEnvironment.detect()
-
-
-def test_gpus_are_dealt_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(devices, "LOCKS", tmp_path)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr(devices, "_cores", lambda: 6)
-    with devices.dealt("1", 3) as first, devices.dealt("2", 3) as second:
-        assert first == {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "3"}
-        assert second["CUDA_VISIBLE_DEVICES"] == "5,7"
-        waited = []
-
-        def free(seconds: float) -> None:
-            waited.append(seconds)
-            if len(waited) == 2:
-                raise TimeoutError
-
-        monkeypatch.setattr(time, "sleep", free)
-        with pytest.raises(TimeoutError), devices.dealt("1", 3):
-            pass
-    with devices.dealt("1", 3) as again:
-        assert again["CUDA_VISIBLE_DEVICES"] == "3"
-    with devices.dealt("auto", 3) as all_of_them, devices.dealt("0,2", 3) as named:
-        assert "CUDA_VISIBLE_DEVICES" not in {**all_of_them, **named}
-    with devices.dealt("1", 1) as alone:
-        assert alone == {}
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with devices.dealt("1", 3) as none:
-        assert none == {"OMP_NUM_THREADS": "2"}
 
 
 def test_a_single_dry_run(run: Run, workplace: Path):

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from queryinst.studies.compare.groups import KINDS, Group, kinds_of, show
 from queryinst.studies.compare.noise import Noise
+from queryinst.studies.compare.runs import OF_CLASS
 from queryinst.visualize import plots
 from queryinst.visualize.plots import Dot, Line
 
@@ -167,10 +168,9 @@ def _stages(groups: Sequence[Group]) -> Iterator[Plot]:
 
 def _classes(groups: Sequence[Group], base: Group, noise: Noise) -> Iterator[Plot]:
     """Mask AP of each class against the baseline; of many classes, those that differ most."""
-    prefix = "segm_AP/"
-    names = [name.removeprefix(prefix) for name in base.runs[0].result["metrics"] if name.startswith(prefix)]
+    names = base.runs[0].classes
     others = [group for group in groups if group is not base]
-    table = np.array([[g.mean(prefix + name) - base.mean(prefix + name) for name in names] for g in others])
+    table = np.array([[g.mean(OF_CLASS + name) - base.mean(OF_CLASS + name) for name in names] for g in others])
     if not others or not len(names) or np.isnan(table).all():
         return
     there = np.flatnonzero(~np.isnan(table).all(0))

@@ -157,7 +157,7 @@ class Noise:
     def same_images(self, *groups: Group) -> bool:
         """Whether all runs have matches, of the same images and classes."""
         runs = [run for one in groups for run in one.runs]
-        if not all((run.folder / MATCHES).is_file() for run in runs):
+        if not all((run.folder / MATCHES).is_file() and run.classes == runs[0].classes for run in runs):
             return False
         first, *others = (self._file(run.folder) for run in runs)
         return all(

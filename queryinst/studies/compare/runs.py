@@ -12,6 +12,7 @@ from queryinst.errors import UserError, nearest
 
 RESULT, CONFIG, CURVES, MATCHES, ELASTIC = "result.json", "config.yaml", "metrics.csv", "matches.npz", "elastic.json"
 STUDIES = "studies"  # below the output folder
+OF_CLASS = "segm_AP/"  # before the name of a class: its metric
 NEEDED = {
     "id": str,
     "identity": dict,
@@ -38,6 +39,11 @@ class Run:
     @property
     def seed(self) -> int:
         return int(self.result["identity"].get("seed", 0))
+
+    @property
+    def classes(self) -> list[str]:
+        """Their names, in the order of the labels."""
+        return [name.removeprefix(OF_CLASS) for name in self.result["metrics"] if name.startswith(OF_CLASS)]
 
     def metric(self, name: str) -> float:
         """A metric of the final evaluation; NaN where there was nothing to find."""
