@@ -61,6 +61,7 @@ def test_a_table_is_read_line_by_line_with_every_number_in_its_fields():
         ("theirs.b.60.weight", None),
         ("theirs.b.2.weight", None),
         ("b.0.weight", None),
+        ("theirs.-", None),
         ("ours.a.0.weight", None),
     ):
         assert names.translate(theirs) == (ours and (ours, False))

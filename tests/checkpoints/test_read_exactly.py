@@ -89,6 +89,13 @@ def test_what_is_refused_is_named(tmp_path: Path, content: Any, reason: str):
     assert mistake(read, path) == UNREADABLE.format(path, reason)
 
 
+@pytest.mark.parametrize(("order", "first"), [("<", 513), (">", 258), ("=", 513), ("|", 513)])
+def test_the_order_of_bytes(tmp_path: Path, order: str, first: int):
+    dtype = Lying("i2", (order, None, None, None, -1, -1, 0))
+    content = Call(FROM_BUFFER, b"\x01\x02\x00\x00", dtype, (2,), "C")
+    assert read(pickled(tmp_path / "a", content)).tolist() == [first, 0]
+
+
 def test_a_python_2_name_is_the_same_name(tmp_path: Path):
     path = tmp_path / "a"
     path.write_bytes(b"c__builtin__\neval\n(S'1'\ntR.")

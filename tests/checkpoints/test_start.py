@@ -110,6 +110,10 @@ def test_what_is_said_of_a_backbone(tmp_path: Path):
         of("d.safetensors") == f"error: {where}/d.safetensors is a file of others resnet18, not the backbone resnet18"
     )
     assert of("e.safetensors") == f"error: {where}/e.safetensors is a backbone resnet34, not the backbone resnet18"
+    torch.save({"x": torch.ones(1)}, tmp_path / "h.pth")
+    assert of("h.pth").startswith(
+        f"error: {where}/h.pth holds no weights that queryinst knows (it has 1 tensors, first x)"
+    )
     assert of("g.safetensors") == f"error: {where}/g.safetensors is a file of others, not the backbone resnet18"
     assert of("f.safetensors") == f"error: {where}/f.safetensors lacks 1 of 120 tensors: body.bn1.bias"
 
