@@ -25,7 +25,8 @@ train: env  ## train the default on the embedded data; ARGS="seed=1" changes set
 	$(BIN)/python -m queryinst.train $(ARGS)
 
 test: env  ## the tests, without the slow ones
-	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+		--durations 20 $(ARGS)
 
 test-slow: env  ## the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -1,5 +1,6 @@
 """What the tests share: a small data set, small settings, and a way to run a command as a user would."""
 
+import contextlib
 import json
 import os
 import runpy
@@ -9,9 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("WANDB_MODE", "offline")
-os.environ.setdefault("WANDB_SILENT", "true")
+# Whoever starts the tests may be inside a job of a cluster, logged in to W&B, or have numbers of threads of their own.
+# None of that is what is tested, here or in a process that a test starts, and it must be gone before torch is imported.
+PREFIXES = ("SLURM_", "WANDB_", "QUERYINST_", "HYDRA_", "OMP_", "GOMP_", "KMP_", "MKL_", "TORCH_", "MPL", "XDG_")
+RANKS = ("LOCAL_", "MASTER_", "RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE")
+for name in list(os.environ):
+    if name.startswith((*PREFIXES, *RANKS, "COLUMNS", "NO_COLOR", "FORCE_COLOR")):
+        del os.environ[name]
+os.environ |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
 
 import pytest
 import torch
@@ -23,6 +29,16 @@ from queryinst.video_config import AssociationConfig, ShapesVideoConfig, VideoCo
 
 ROOT = Path(__file__).parents[1]
 TINY = ["data=shapes_tiny", "schedule.epochs=2", "schedule.warmup_iterations=2", "logger=csv", "callbacks.pictures=2"]
+SHORT = [*TINY, "schedule.epochs=1", "callbacks.pictures=0"]
+
+
+# Files that take longest come first, so that the processes that share the tests end together.
+LONG = ("test_sweep", "test_end_to_end", "test_notebooks", "test_benchmark", "test_inference", "test_convert")
+LONG += ("test_demo", "test_video", "test_compiled", "test_conf", "test_compare", "test_exported")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +93,23 @@ def workplace(shapes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """An empty working directory with the data in place, as after a first run."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def trained_source(shapes_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run with the settings `SHORT`, made once."""
+    from queryinst.studies import command, job
+
+    place = tmp_path_factory.mktemp("trained")
+    shutil.copytree(shapes_source, place / "data" / "shapes_tiny")
+    with contextlib.chdir(place):
+        return place / job.run(command.compose("config", TrainConfig, SHORT))
+
+
+@pytest.fixture
+def trained(trained_source: Path, workplace: Path) -> Path:
+    """That folder in a working directory, as after `python -m queryinst.train` with `SHORT`."""
+    return Path(shutil.copytree(trained_source, workplace / "outputs" / trained_source.name))
 
 
 Run = Callable[..., tuple[int, str]]

@@ -10,6 +10,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "queryinst"
 FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {f"queryinst.{path.stem}" for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
 COMMANDS = {"train", "evaluate", "predict", "convert", "doctor", "benchmark", "compare", "demo", "export"}
 
 # What each part may import besides itself: config, structures, ops <- models | criterion | tracking <- data |
@@ -60,7 +61,8 @@ def imports(path: Path) -> list[str]:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names.append(node.module or "")
+            inside = {f"queryinst.{alias.name}" for alias in node.names if node.module == "queryinst"} & MODULES
+            names += sorted(inside) or [node.module or ""]
     return names
 
 
@@ -68,6 +70,17 @@ def part(path: Path) -> str:
     """`ops` for queryinst/ops/boxes.py, `config` for queryinst/config.py."""
     first = path.relative_to(PACKAGE).parts[0]
     return first.removesuffix(".py")
+
+
+def test_imports_are_found_however_they_are_written(tmp_path: Path):
+    (tmp_path / "a.py").write_text(
+        "import queryinst.train\nfrom queryinst import evaluate, __version__\nfrom queryinst import load\n"
+        "def f():\n    from queryinst.ops import boxes\n    import numpy as np, torch\n"
+    )
+    expected = ["queryinst.train", "queryinst.evaluate", "queryinst", "queryinst.ops", "numpy", "torch"]
+    assert imports(tmp_path / "a.py") == expected
+    commands = {path.stem for path in PACKAGE.glob("*.py") if "__main__" in path.read_text()}
+    assert commands == COMMANDS
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -105,6 +105,14 @@ def test_the_server_answers_its_own_names_only(address: str):
     assert status(urllib.request.Request(address, headers={"Host": "elsewhere.example"})) == 400
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="of 127.0.0.0/8 others have one address")
+def test_the_page_is_at_one_address_alone(address: str):
+    port = int(address.rpartition(":")[2])
+    for host, heard in (("127.0.0.1", True), ("127.0.0.2", False)):
+        with socket.socket() as probe:
+            assert (probe.connect_ex((host, port)) == 0) == heard, host
+
+
 def test_a_larger_file_is_refused_by_the_server_too(address: str):
     """The page refuses it before it is sent; whoever has no page is refused as well."""
     for size, expected in ((1000, 200), (1_100_000, 413)):

@@ -54,14 +54,21 @@ def test_filters_and_cutouts(photos: Path, untrained: Path, run: Run):
     code, text = run("predict", *words, "classes=[dog,traffic light]", "max_detections=9", "cutouts=true")
     assert code == 0, text
     assert {entry["category_id"] for entry in entries()} == {7, 90}
+    assert len(entries()) == 9, "of twelve pairs"
     cut = sorted(path.name for path in Path("predictions/cutouts").iterdir())
     assert len(cut) == sum(coco_mask.area(entry["segmentation"]) > 0 for entry in entries()) > 0
     assert all(name.startswith("a.png-00") and name.endswith(("-dog.png", "-traffic_light.png")) for name in cut)
     assert cv2.imread(f"predictions/cutouts/{cut[0]}", cv2.IMREAD_UNCHANGED).shape[2] == 4
-    for setting, number in (("one_class=true", 6), ("proposals=2", 2), ("stages=1", 6), ("precision=bf16", 6)):
+    scores = {}
+    for setting, number in (("batch_size=1", 6), ("proposals=2", 2), ("stages=1", 6), ("precision=bf16", 6)):
         code, text = run("predict", *words, setting)
         assert code == 0, text
         assert len(entries()) == number
+        scores[setting] = [entry["score"] for entry in entries()]
+    assert len(set(map(tuple, scores.values()))) == 4, "none of them is left out"
+    assert scores["precision=bf16"] == pytest.approx(scores["batch_size=1"], abs=0.1)
+    code, text = run("predict", *words, "one_class=true", "max_detections=18")
+    assert (code, len(entries())) == (0, 6), text
     code, text = run("predict", *words, "nms=0.1", "max_detections=18")
     assert code == 0, text
     assert 0 < len(entries()) < 18
@@ -156,6 +163,9 @@ def test_frames_that_cannot_be_read_keep_their_place(photos: Path, untrained: Pa
     assert tracks
     for track in tracks:
         assert [mask is not None for mask in track["segmentations"]] == [True, False, True, True, False]
+    code, text = run("predict", *words[:2], "score=1", *words[3:])
+    assert (code, entries()) == (0, []), text
+    assert json.loads(Path("predictions/tracks.json").read_text()) == tracks, "linking needs those of low scores"
 
 
 def test_a_query_keeps_its_number_whichever_go_on(photos: Path, untrained: Path, run: Run):

@@ -64,6 +64,13 @@ def test_the_test_command_is_in_it():
     assert "make train" in LINES
 
 
+def test_every_command_is_shown():
+    shown = {line.split()[2] for line in LINES if line.startswith("python -m queryinst")}
+    commands = {path.stem for path in (ROOT / "queryinst").glob("*.py") if "__main__" in path.read_text()}
+    assert shown == {f"queryinst.{name}" for name in commands}
+    assert len(commands) == 9
+
+
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
 def test_every_link_to_a_file_leads_somewhere(target: str):
     assert target.startswith("https://") or (ROOT / target).exists()

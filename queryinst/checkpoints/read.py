@@ -87,6 +87,13 @@ def _scalar(dtype: Any, content: Any) -> Any:
     return _Array().fill(content, dtype, (), "C").value[()]
 
 
+def _no_bytes(*args: Any) -> bytes:
+    """Instead of `bytes`, which protocols below 3 call for an empty string, as every array without elements has one."""
+    if args:
+        raise pickle.UnpicklingError("it would call builtins.bytes")
+    return b""
+
+
 # What arrays, numbers and byte strings are pickled as, under numpy's old and new names, and what is called instead.
 _NUMPY = {"multiarray._reconstruct": _reconstruct, "multiarray.scalar": _scalar, "numeric._frombuffer": _frombuffer}
 ADMITTED: dict[str, Any] = {
@@ -96,6 +103,7 @@ ADMITTED: dict[str, Any] = {
     "collections.OrderedDict": collections.OrderedDict,
     "_codecs.encode": codecs.encode,
     "builtins.tuple": tuple,
+    "builtins.bytes": _no_bytes,
     "builtins.getattr": _attribute,
 }
 

@@ -164,7 +164,7 @@ class VideoEvaluator:
         metrics |= {"id_switches": float(counts.switches), **_shares(counts)}
         if any(video.get("occlusion") for video in self.videos.values()):
             hidden = [video for video in scored if self.videos[video.video["id"]].get("occlusion")]
-            metrics["segm_AP_occlusion"] = _defined(self._average(hidden).stats[0]) if hidden else math.nan
+            metrics["segm_AP_occlusion"] = _defined(self._average(hidden).stats[0])
             shares = _shares(sum((video.counts for video in hidden), identity.Counts()))
             metrics |= {f"{name}_occlusion": value for name, value in shares.items()}
         return metrics

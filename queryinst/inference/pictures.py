@@ -53,11 +53,12 @@ def read(path: Path) -> Picture:
 
 
 def _of_pillow(picture: Image.Image, name: str) -> Picture:
+    upright = ImageOps.exif_transpose(picture) or picture
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG"):  # as Pillow 10 calls it
-        return _of_array(np.asarray(picture).astype(np.uint16))
+        return _of_array(np.asarray(upright).astype(np.uint16))
     if picture.mode in ("I", "F"):
         raise UserError(f"{name} has pixels of 32 bits, and nobody knows what is white: convert it to 8 bits a channel")
-    return np.asarray((ImageOps.exif_transpose(picture) or picture).convert("RGB"))
+    return np.asarray(upright.convert("RGB"))
 
 
 def _of_array(array: NDArray[Any]) -> Picture:

@@ -19,7 +19,8 @@ from queryinst.errors import UserError
 
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
-USUAL_RATE = 30.0  # frames a second, where a video does not say
+USUAL_RATE = 30.0  # frames a second, where a video does not say, or says what cannot be
+SLOWEST, FASTEST = 0.01, 1000  # of a film: slower ones, such as a frame a day, no MP4 file can hold
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg keeps silent: what is wrong is said in our own words
 
 
@@ -77,7 +78,7 @@ class Video:
             raise UserError(f"source={source} cannot be read as a video; it may be damaged, or no video")
         self.title = f"camera-{source}" if self.live else Path(source).name
         rate, count = (self._capture.get(key) for key in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
-        self.rate = rate if 0 < rate <= 1000 else USUAL_RATE
+        self.rate = rate if SLOWEST <= rate <= FASTEST else USUAL_RATE
         self.total = int(count) if count >= 1 and not self.live else None
         self._seconds: list[float] = []
 

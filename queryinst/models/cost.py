@@ -19,7 +19,10 @@ def parameters(model: QueryInst) -> int:
 
 
 def flops(model: QueryInst, height: int, width: int, stages: int | None = None, proposals: int | None = None) -> int:
-    """Floating point operations (a multiply-add is two) of one image's stages, masks not counted, nor is RoIAlign.
+    """Floating point operations (a multiply-add is two) of one image up to its boxes, as PyTorch's counter knows them.
+
+    Not counted are masks, RoIAlign, and the self-attention of queries, which is one operation of its own at test: 2 %
+    of a stage as published.
 
     `stages`, `proposals`: how many; all by default. See `QueryInst.query`.
     """

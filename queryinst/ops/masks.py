@@ -42,6 +42,7 @@ def paste(
         probabilities: (s, s) in 0..1.
         box: (4,) xyxy, the region that the mask covers; it may leave the image, or be empty.
         size: height, width of the image.
+        threshold: above 0. Below one half, what a mask has outside its box is cut off.
     """
     x, left = _weights(box[0], box[2], size[1], probabilities.shape[1])
     y, top = _weights(box[1], box[3], size[0], probabilities.shape[0])
@@ -88,7 +89,9 @@ def trace(
     column, cell = np.nonzero(ones[:, 1:] != ones[:, :-1])
     before, after = values[column, cell].astype(np.float64), values[column, cell + 1]
     crossing = low + (cell - 0.5 + (threshold - before) / (after - before)) * (high - low) / cells - 0.5
-    row = np.where(ones[column, cell + 1], np.ceil(crossing), np.floor(crossing) + 1).clip(0, size[0])
+    # Below one half the threshold may be crossed outside the box, where `paste` has nothing.
+    first, end = (min(max(0.0, bound), size[0]) for bound in (np.ceil(low - 0.5), np.floor(high - 0.5) + 1))
+    row = np.where(ones[column, cell + 1], np.ceil(crossing), np.floor(crossing) + 1).clip(first, end)
     # Two crossings in one point may have changed places by rounding.
     return from_edges(np.maximum.accumulate((column + left) * size[0] + row.astype(np.int64)), size)
 

@@ -114,8 +114,8 @@ def _taps(low: Tensor, high: Tensor, limit: Tensor, size: int) -> tuple[Tensor, 
         outside weighs nothing; one just outside reads the border.
     """
     cell = (high - low)[:, None, None] / size
-    inner = (torch.arange(SAMPLES, device=low.device) + 0.5) * cell / SAMPLES
-    point = low[:, None, None] + torch.arange(size, device=low.device)[:, None] * cell + inner  # (M, size, SAMPLES)
+    inner = (torch.arange(SAMPLES) + 0.5) * cell / SAMPLES
+    point = low[:, None, None] + torch.arange(size)[:, None] * cell + inner  # (M, size, SAMPLES)
     limit = limit[:, None, None]
     inside = (point >= -1) & (point <= limit)
     point = point.clamp(min=0)

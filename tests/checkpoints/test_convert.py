@@ -1,5 +1,6 @@
 """Converting whole models and backbones: everything used, nothing left over, and what the result is good for."""
 
+import dataclasses
 import json
 import pickle
 import re
@@ -188,9 +189,11 @@ def test_our_own_checkpoint(tmp_path: Path):
     path = saved(tmp_path / "best.ckpt")
     report = list(convert(path, tmp_path / "mine.safetensors"))
     assert "our own checkpoint" in report[0]
-    before, after = load(path), load(tmp_path / "mine.safetensors")
-    assert (before.config, before.category_names) == (after.config, after.category_names)
-    assert all(value.equal(after.weights[name]) for name, value in before.weights.items())
+    content, found = torch.load(path, weights_only=True), load(tmp_path / "mine.safetensors")
+    assert dataclasses.asdict(found.config) == content["queryinst"]["config"]
+    assert (found.category_ids, found.category_names) == ([0, 1, 2], ["class 0", "class 1", "class 2"])
+    assert {f"model.{name}" for name in found.weights} == set(content["state_dict"])
+    assert all(value.equal(found.weights[name.removeprefix("model.")]) for name, value in content["state_dict"].items())
 
 
 def backbone_file(path: Path, kind: str, name: str) -> dict[str, torch.Tensor]:

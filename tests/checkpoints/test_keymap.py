@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from queryinst.checkpoints.keymap import MMDET, PADDLE, TORCHVISION_BACKBONE
+from queryinst.checkpoints.keymap import MMDET, PADDLE, RESNET, TORCHVISION_BACKBONE, Names, _queryinst
 from queryinst.config import BackboneConfig, ModelConfig
 from queryinst.models.queryinst import QueryInst
 
@@ -41,3 +41,53 @@ def test_names_of_nobody():
     for name in ("backbone.layer1.0.conv4.weight", "roi_head.bbox_head.0.fc_box.weight", "", "backbone"):
         assert MMDET.translate(name) is None
     assert TORCHVISION_BACKBONE.translate("fc.weight") is None
+
+
+TABLE = """
+ours         mmdet      paddle
+a.{k}.       b.{3k}.    c.{k+2}.             T
+d.{l}.{b}.   -          e{l+1}{letter_b}.
+f            g          h                    T
+"""
+
+
+def test_a_table_is_read_line_by_line_with_every_number_in_its_fields():
+    names = Names((TABLE, "mmdet", "ours.", "theirs."), (RESNET, "torchvision", "", ""))
+    for theirs, ours in (
+        ("theirs.b.0.weight", "ours.a.0.weight"),
+        ("theirs.b.57._mean", "ours.a.19.running_mean"),
+        ("theirs.g", "ours.f"),
+        ("layer4.2.bn1._variance", "body.layer4.2.bn1.running_var"),
+        ("theirs.b.60.weight", None),
+        ("theirs.b.2.weight", None),
+        ("b.0.weight", None),
+        ("theirs.-", None),
+        ("ours.a.0.weight", None),
+    ):
+        assert names.translate(theirs) == (ours and (ours, False))
+
+
+def test_of_paddle_a_line_with_t_has_its_weight_turned():
+    names = Names((TABLE, "paddle", "", ""))
+    for theirs, expected in (
+        ("c.2.weight", ("a.0.weight", True)),
+        ("c.21.bias", ("a.19.bias", False)),
+        ("e2a.weight", ("d.1.0.weight", False)),
+        ("e5z.weight", ("d.4.25.weight", False)),
+        ("hweight", ("fweight", True)),
+        ("h", ("f", False)),
+        ("e6a.weight", None),
+    ):
+        assert names.translate(theirs) == expected
+
+
+def test_a_whole_model_is_trunk_heads_and_backbone():
+    names = _queryinst("mmdet", "B{s}.", "M{s}.", (RESNET, "torchvision"))
+    for theirs, ours in (
+        ("neck.fpn_convs.0.conv.weight", "neck.output.0.weight"),
+        ("B3.fc_cls.weight", "stages.3.box.cls.weight"),
+        ("M19.upsample.bias", "stages.19.mask.up.bias"),
+        ("backbone.conv1.weight", "backbone.body.conv1.weight"),
+        ("backbone.patch_embed.proj.weight", None),
+    ):
+        assert names.translate(theirs) == (ours and (ours, False))

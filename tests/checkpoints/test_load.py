@@ -151,10 +151,10 @@ def test_what_no_shape_shows_must_be_the_same_too(tmp_path: Path, change: dict[s
 
 def test_as_many_but_other_classes_start_fresh_too(tmp_path: Path):
     model = small_model(3)
-    before = model.stages[0].box.cls.bias.clone()
+    before = model.stages[0].box.cls.weight.clone()
     sentence = start_from(model, ModelConfig(**SMALL), str(saved(tmp_path / "best.ckpt")), ["cat", "dog", "horse"])
     assert "4 class layers start fresh (3 classes there, 3 here)" in sentence
-    assert torch.equal(model.stages[0].box.cls.bias, before)
+    assert torch.equal(model.stages[0].box.cls.weight, before)
 
 
 def test_backbone_weights_of_torchvision(tmp_path: Path):

@@ -25,17 +25,22 @@ def stages(queries: int = 5, count: int = 2, seed: int = 0) -> list[StageOutput]
     return [one() for _ in range(count)]
 
 
-def test_it_is_the_cheapest_assignment():
-    matcher, targets, outputs = Matcher(CriterionConfig()), random_targets([3, 2]), stages()
+@pytest.mark.parametrize("queries", [5, 2], ids=["enough queries", "more objects than queries"])
+def test_it_is_the_cheapest_assignment(queries: int):
+    matcher, targets, outputs = Matcher(CriterionConfig()), random_targets([3, 2]), stages(queries)
     costs, matches = matcher.costs(outputs, targets, SIZES), matcher(outputs, targets, SIZES)
     start = [0, 3]
     for stage, image in itertools.product(range(2), range(2)):
         of_image, count = matches.image == image, targets.counts[image]
-        ours = costs[stage, image][matches.query[stage][of_image], matches.target[stage][of_image] - start[image]].sum()
+        rows, columns = matches.query[stage][of_image], matches.target[stage][of_image] - start[image]
+        fitting = min(queries, count)
+        assert len(set(rows.tolist())) == len(set(columns.tolist())) == len(rows) == fitting
         every = [
-            costs[stage, image][list(rows), range(count)].sum() for rows in itertools.permutations(range(5), count)
+            costs[stage, image][list(some), list(others)].sum()
+            for some in itertools.permutations(range(queries), fitting)
+            for others in itertools.permutations(range(count), fitting)
         ]
-        assert ours.item() == pytest.approx(min(every).item())
+        assert costs[stage, image][rows, columns].sum().item() == pytest.approx(min(every).item())
 
 
 def test_permuting_the_queries_permutes_the_assignment():
@@ -76,6 +81,16 @@ def test_each_image_is_matched_as_if_alone():
 def test_nan_names_stage_and_image():
     outputs = stages()
     outputs[1].boxes[1, 2] = float("nan")
-    with pytest.raises(NonFiniteError, match="stage 2 gives NaN or infinite boxes") as caught:
+    with pytest.raises(NonFiniteError) as caught:
         Matcher(CriterionConfig())(outputs, random_targets([3, 2]), SIZES)
+    assert (str(caught.value), caught.value.image) == ("stage 2 gives NaN or infinite boxes", 1)
+
+
+def test_boxes_too_large_for_float32_are_no_fault_of_a_value():
+    """Every value is finite; the area of the box is not."""
+    outputs = stages()
+    outputs[0].boxes[1, 2] = torch.tensor([0.0, 0, 1e30, 1e30])
+    with pytest.raises(NonFiniteError) as caught:
+        Matcher(CriterionConfig())(outputs, random_targets([3, 2]), SIZES)
+    assert str(caught.value) == "the matching costs of finite outputs are NaN or infinite"
     assert caught.value.image == 1

@@ -14,6 +14,7 @@ def test_colours_change_and_shapes_stay(seed: int):
     assert (pixels == before).all(), "the image itself must not change"
     assert changed.shape == pixels.shape
     assert changed.dtype == np.uint8
+    assert (changed != pixels[:, ::-1]).any(), "none of these seeds leaves all as it is"
     assert (changed == distort(pixels[:, ::-1], np.random.default_rng(seed))).all()
 
 

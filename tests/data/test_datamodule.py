@@ -38,9 +38,19 @@ def edit(root: Path, split: str, change: object) -> None:
 
 def test_empty_and_small_images_are_left_out_where_asked(shapes_root: Path):
     edit(shapes_root, "train", lambda c: c.update(annotations=[a for a in c["annotations"] if a["image_id"] > 5]))
-    assert len(module(shapes_root, keep_empty=True).training_images()) == 24
-    assert len(module(shapes_root).training_images()) <= 19
-    assert len(module(shapes_root, keep_empty=True, min_image_side=96).training_images()) < 24
+    content = json.loads((shapes_root / "annotations" / "instances_train.json").read_text())
+    images = {image["id"]: min(image["height"], image["width"]) for image in content["images"]}
+    full = {a["image_id"] for a in content["annotations"] if not a["iscrowd"]}
+    large = {key for key, side in images.items() if side >= 96}
+    assert 0 < len(full) < 20 < 24 > len(large) > len(large & full) > 0
+
+    def kept(**settings: object) -> set[int]:
+        return {image.id for image in module(shapes_root, **settings).training_images()}
+
+    assert kept(keep_empty=True) == set(images)
+    assert kept() == full
+    assert kept(keep_empty=True, min_image_side=96) == large
+    assert kept(min_image_side=96) == large & full
     with pytest.raises(UserError, match="no image to train on: none with objects and sides of 1000 pixels"):
         module(shapes_root, min_image_side=1000).training_images()
 
@@ -120,7 +130,10 @@ def test_the_embedded_data_is_made_on_first_use(tmp_path: Path):
 
 
 def test_nothing_to_learn(shapes_root: Path):
+    path = shapes_root / "annotations" / "instances_train.json"
+    whole = path.read_text()
     for change in ({"iscrowd": 1}, {"bbox": [500, 500, 5, 5]}, {"bbox": [1, 1, 0.1, 0.1]}):
+        path.write_text(whole)  # each alone
         edit(shapes_root, "train", lambda c, change=change: [a.update(change) for a in c["annotations"]])
         with pytest.raises(UserError, match="has no object to learn"):
             module(shapes_root, keep_empty=True).check()

@@ -458,13 +458,14 @@ def test_no_bytes_are_too_strange(tmp_path: Path, kind: str):
     note = Image.Exif()
     note[274] = 6
     Image.effect_noise((WIDTH, HEIGHT), 90).convert("RGB").save(path, exif=note)
-    sound = path.read_bytes()
+    sound, found = path.read_bytes(), set()
     rng = np.random.default_rng(0)
     for number in range(60):
         damaged = np.frombuffer(sound, np.uint8).copy()
         damaged[rng.integers(0, min(len(sound), 400 if number % 2 else len(sound)), 5)] = rng.integers(0, 256, 5)
         path.write_bytes(damaged.tobytes()[: int(rng.integers(0, len(sound))) if number % 3 == 0 else None])
-        assert set(image_faults(image, decode=True)) <= RULES.keys()
+        found |= set(image_faults(image, decode=True))
+    assert {"image-unreadable", "image-truncated"} <= found <= RULES.keys()
 
 
 def test_the_command(twin: Twin, tmp_path: Path, run: Run):

@@ -81,7 +81,11 @@ def test_the_folder_is_coco(shapes_source: Path):
         for image in coco.imgs.values():
             with Image.open(shapes_source / "images" / split / image["file_name"]) as picture:
                 assert picture.size == (image["width"], image["height"])
-        assert all(coco.annToMask(annotation).shape for annotation in coco.anns.values())
+        for annotation in coco.anns.values():
+            image = coco.imgs[annotation["image_id"]]
+            mask = coco.annToMask(annotation)
+            assert mask.shape == (image["height"], image["width"])
+            assert mask.any()
     train, val = (set(COCO(shapes_source / "annotations" / f"instances_{s}.json").imgs) for s in ("train", "val"))
     assert not train & val
 

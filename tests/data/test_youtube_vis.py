@@ -45,7 +45,7 @@ def content() -> dict[str, Any]:
     for track, of in zip(tracks, masks, strict=True):
         track["segmentations"] = of
         track["bboxes"] = [[10.0, 10, 20, 20] if mask else None for mask in of]
-        track["areas"] = [400.0 if mask else None for mask in of]
+        track["areas"] = [333.25 if mask else None for mask in of]  # neither of the box nor of the mask
     del tracks[4]["areas"]
     categories = [{"id": 9, "name": "owl"}, {"id": 4, "name": "ape"}]
     return {"videos": videos, "annotations": tracks, "categories": categories, "info": {}}
@@ -59,6 +59,7 @@ def read(folder: Path, data: Any) -> VideoFile:
 def test_frames_are_images_and_annotations_are_tracks(tmp_path: Path, large: bool, monkeypatch: pytest.MonkeyPatch):
     if large:
         monkeypatch.setattr(index, "SMALLEST", 0)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     source = read(tmp_path, content())
     if large:  # the second opening reads the index, and so does a process that is sent the file
         monkeypatch.setattr(coco, "read_json", None)
@@ -94,6 +95,7 @@ def test_content_is_the_file_without_what_is_never_seen(tmp_path: Path):
 
 def test_an_index_of_images_is_not_taken_for_one_of_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(index, "SMALLEST", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = coco_folder(tmp_path, content() | {"images": [{"id": 1, "file_name": "x", "height": 9, "width": 9}]})
     mixed = json.loads(path.read_text())
     for annotation in mixed["annotations"]:
@@ -150,7 +152,7 @@ FAULTS: list[tuple[Callable[[Any], None], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "sentence"), FAULTS, ids=[sentence[:40] for _, sentence in FAULTS])
+@pytest.mark.parametrize(("spoil", "sentence"), FAULTS, ids=[f.replace("\\", "")[:40] for _, f in FAULTS])
 def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, spoil: Callable[[Any], None], sentence: str):
     data = copy.deepcopy(content())
     spoil(data)

@@ -1,13 +1,15 @@
 """The boxes on their way: well-formed, all of them there, and in step."""
 
 import base64
+import re
 import xml.etree.ElementTree as ET
 
 import cv2
 import numpy as np
 import pytest
 
-from queryinst.demo_page.journey import SIDE, journey
+from queryinst.demo_page.journey import HOLD, LAST, MOVE, SIDE, journey
+from queryinst.visualize.draw import colour
 
 PICTURE = np.full((60, 80, 3), 90, np.uint8)
 TRAIL = np.array(
@@ -48,11 +50,55 @@ def test_the_steps_of_a_box_are_its_boxes():
         values = animation.get("values").split(";")
         times = [float(time) for time in animation.get("keyTimes").split(";")]
         assert len(values) == len(times) == 2 * len(TRAIL), "each step stands still for a while"
-        assert (times[0], times[-1]) == (0, 1)
-        assert times == sorted(times)
-    left = first.find("animate[@attributeName='x']").get("values").split(";")[::2]
-    assert [float(value) for value in left] == [0, 10, 12]
-    assert len(root.findall(".//svg[@class='clock']/text")) == 3
+        moments = [0, HOLD, HOLD + MOVE, 2 * HOLD + MOVE, 2 * (HOLD + MOVE), 2 * (HOLD + MOVE) + LAST]
+        assert times == pytest.approx([moment / moments[-1] for moment in moments], abs=1e-4)
+        assert values[::2] == values[1::2]
+        assert animation.get("dur") == f"{moments[-1]:.1f}s"
+        assert animation.get("repeatCount") == "indefinite"
+    steps = {one.get("attributeName"): one.get("values").split(";")[::2] for one in first.findall("animate")}
+    assert steps == {
+        "x": ["0.0", "10.0", "12.0"],
+        "y": ["0.0", "10.0", "9.0"],
+        "width": ["80.0", "20.0", "19.0"],
+        "height": ["60.0", "20.0", "24.0"],
+    }
+    assert {name: first.get(name) for name in steps} == {name: values[-1] for name, values in steps.items()}
+    assert first.get("stroke") == f"rgb{colour(0)}"
+
+
+def test_the_clock_is_in_step_with_the_boxes():
+    """A name is dark from half of the way to its frame until half of the way to the next."""
+    whole = 2 * (HOLD + MOVE) + LAST
+    first, second = HOLD + MOVE / 2, 2 * HOLD + 3 * MOVE / 2
+    shown = []
+    for text in tree(TRAIL, ["a", "b"]).findall(".//svg[@class='clock']/text"):
+        animation = text.find("animate")
+        assert animation.get("dur") == f"{whole:.1f}s"
+        shown.append((text.text, animation.get("values"), animation.get("keyTimes")))
+    assert shown == [
+        ("proposals", "1;0.3", f"0;{first / whole:.4f}"),
+        ("stage 1", "0.3;1;0.3", f"0;{first / whole:.4f};{second / whole:.4f}"),
+        ("stage 2", "0.3;1;0.3", f"0;{second / whole:.4f};1.0000"),
+    ]
+
+
+def test_the_picture_has_a_margin_and_is_light():
+    html = journey(PICTURE, PICTURE, TRAIL.astype(np.float32), ["a", "b"])
+    assert html.count('viewBox="-3.2 -3.2 86.4 66.4"') == 4, "4 % of the longer side, round each of them"
+    assert 'style="padding: 3.70%" alt="masks of stage 2"' in html
+    assert '<image id="film-picture" width="80" height="60"' in html
+    shown = [base64.b64decode(code) for code in re.findall(r"data:image/jpeg;base64,([^\"]+)", html)]
+    masks, light = (cv2.imdecode(np.frombuffer(code, np.uint8), cv2.IMREAD_COLOR) for code in shown)
+    assert abs(masks.astype(int) - 90).max() <= 2
+    assert abs(light.astype(int) - 155).max() <= 2
+
+
+def test_colours_are_not_exchanged():
+    red = np.full((60, 80, 3), [250, 0, 0], np.uint8)
+    code = re.findall(r"data:image/jpeg;base64,([^\"]+)", journey(red, red, TRAIL.astype(np.float32), ["a", "b"]))[0]
+    seen = cv2.imdecode(np.frombuffer(base64.b64decode(code), np.uint8), cv2.IMREAD_COLOR)[30, 40]
+    assert seen[2] > 240
+    assert seen[0] < 10
 
 
 @pytest.mark.parametrize("size", [(1, 3000), (3000, 1)])

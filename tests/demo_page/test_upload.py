@@ -16,7 +16,15 @@ PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3),
 def test_every_format_of_the_list(tmp_path: Path, kind: str):
     path = tmp_path / "misnamed.png"
     PICTURE.save(path, kind)
-    assert read_upload(path, 1).shape == (30, 40, 3)
+    pixels = read_upload(path, 1)
+    assert pixels.shape == (30, 40, 3)
+    if kind in ("BMP", "PNG", "TIFF"):
+        assert (pixels == np.asarray(PICTURE)).all()
+
+
+def test_as_many_pixels_as_are_taken(tmp_path: Path):
+    Image.new("L", (1000, 1000)).save(tmp_path / "a.png")
+    assert read_upload(tmp_path / "a.png", 1).shape == (1000, 1000, 3)
 
 
 def test_a_photograph_stands_upright(tmp_path: Path):

@@ -119,9 +119,10 @@ def test_no_difference_and_a_clear_one():
     first, same, worse = (average(precisions(stored(evaluate(content, rows)), weights)) for rows in (found, luck, poor))
     low, high = interval(first - same)
     assert low < 0 < high
+    others = interval(first - average(precisions(stored(evaluate(content, luck)), resamples(60, 400, seed=1))))
+    assert high - low < 0.5 * (others[1] - others[0]), "paired: narrower than of other images each"
     low, high = interval(first - worse)
     assert low > 0
-    assert high - low < np.ptp(first) + np.ptp(worse), "paired: narrower than both together"
 
 
 def test_nothing_found_and_nothing_to_find():
@@ -148,13 +149,6 @@ def half_a_million() -> Matches:
         truth_category=rng.integers(0, classes, objects),
         categories=classes,
     )
-
-
-def test_half_a_million_detections_are_quick():
-    start = time.perf_counter()
-    values = average(precisions(half_a_million(), resamples(5000, 40)))
-    assert time.perf_counter() - start < 60
-    assert np.ptp(values) > 0
 
 
 @pytest.mark.slow

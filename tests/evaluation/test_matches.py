@@ -1,8 +1,11 @@
 """Average precision can be had again from what is kept of the matching."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import IO
 
 import numpy as np
+import pytest
 import torch
 
 from queryinst.evaluation import matches
@@ -88,3 +91,44 @@ def test_nothing_at_all():
     evaluator.compute()
     assert len(evaluator.matches["segm_score"]) == len(evaluator.matches["segm_truth_image"]) == 0
     assert evaluator.matches["segm_matched"].shape == (0, 10)
+
+
+def test_how_the_numbers_are_kept():
+    kept = {name: array.dtype for name, array in evaluated().matches.items()}
+    of_kind = {"image": "i4", "category": "i2", "score": "f4", "matched": "?", "ignored": "?"}
+    of_kind |= {"truth_image": "i4", "truth_category": "i2"}
+    expected = {f"{kind}_{name}": np.dtype(code) for kind in KINDS for name, code in of_kind.items()}
+    frame = {"image_ids": np.dtype("i8"), "category_ids": np.dtype("i8"), "thresholds": np.dtype("f8")}
+    assert kept == expected | frame
+
+
+def test_a_hundred_detections_of_an_image_and_class():
+    evaluator = CocoEvaluator({**CONTENT, "annotations": [annotation(1, 7, 4)]}, keep_matches=True)
+    scores = [0.3 + k / 1000 for k in range(120)]
+    evaluator.update([7], [found(*(([0.0, 0, 5, 5], score, label) for score in scores for label in (0, 1)))])
+    evaluator.compute()
+    kept = evaluator.matches
+    assert kept["bbox_category"].tolist() == [0] * 100 + [1] * 100
+    assert kept["bbox_score"].tolist() == [np.float32(score) for score in scores[:19:-1]] * 2
+
+
+def test_what_was_there_stays_where_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    kept = evaluated().matches
+    matches.save(kept, tmp_path)
+
+    def half(file: IO[bytes], **arrays: object) -> None:
+        file.write(b"PK")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez_compressed", half)
+    with pytest.raises(OSError, match="disk full"):
+        matches.save(kept, tmp_path)
+    with np.load(tmp_path / "matches.npz") as file:
+        assert set(file) == set(kept)
+
+
+def test_ids_are_whole_numbers_where_there_are_none():
+    nothing = SimpleNamespace(params=SimpleNamespace(imgIds=[], catIds=[], iouThrs=np.array([0.5])))
+    frame = matches.frame_of(nothing)
+    assert (frame["image_ids"].dtype, frame["category_ids"].dtype) == (np.int64, np.int64)
+    assert frame["thresholds"].tolist() == [0.5]

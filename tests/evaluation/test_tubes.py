@@ -243,3 +243,10 @@ def test_sizes_that_a_file_leaves_out_are_counted():
         made = tubes.annotated({**track, **areas}, 300, 300)
         assert made.areas == [90000.0, None, 90000.0]
         assert tubes.mean_area(made.areas) == 90000
+
+
+def test_what_belongs_together_is_of_one_length():
+    with pytest.raises(ValueError, match="shorter"):
+        tubes.Track([0, 1], [encode(square())], [0.5, 0.5], [1, 1]).over(3)
+    with pytest.raises(ValueError, match="shorter"):
+        tubes.annotated({"category_id": 1, "segmentations": [None, None], "areas": [4.0]}, 20, 60)

@@ -1,6 +1,7 @@
 """One image's instances in every form."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from queryinst.inference.result import Classes, Result, save
 from queryinst.inference.select import labels_of, suppress
 from queryinst.ops import masks as mask_ops
 from queryinst.structures import Detections
+from queryinst.visualize import draw
 
 CLASSES = Classes((4, 7, 90), ("cat", "dog", "traffic light"))
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
@@ -41,6 +43,12 @@ def test_columns(result: Result):
     assert result.size == (60, 80)
     assert repr(result) == "Result(0, 80x60: 3 cat, 1 dog, 1 traffic light)"
     assert repr(result[:0]) == "Result(0, 80x60: nothing)"
+    assert repr(replace(result, path=Path("some/a.jpg"))) == "Result(a.jpg, 80x60: 3 cat, 1 dog, 1 traffic light)"
+    assert repr(replace(result[2:], number=7)) == "Result(7, 80x60: 1 dog, 1 traffic light, 1 cat)"
+
+
+def test_the_most_frequent_class_is_said_first(result: Result):
+    assert repr(result[[2, 0, 1]]) == "Result(0, 80x60: 2 cat, 1 dog)"
 
 
 def test_some_of_them(result: Result):
@@ -85,14 +93,22 @@ def test_coco(result: Result):
 def test_pictures(result: Result, tmp_path: Path):
     drawn = result.draw()
     assert drawn.shape == (60 * 5, 80 * 5, 3)
+    colour = draw.colour(2)  # of the third instance, which nothing covers; here is no contour and no letter
+    plain = IMAGE[45, 75].astype(float)
+    for opacity, picture in ((0.45, drawn), (0.9, result.draw(0.9))):
+        expected = plain * (1 - opacity) + np.array(colour) * opacity
+        assert picture[45 * 5 + 2, 75 * 5 + 2] == pytest.approx(expected, abs=1)
     result.save(tmp_path / "seen.png")
     assert (cv2.imread(str(tmp_path / "seen.png"))[..., ::-1] == drawn).all()
     for name in ("seen.jpg", "seen.webp"):
         result.save(str(tmp_path / name))
         assert cv2.imread(str(tmp_path / name)).shape == drawn.shape
-    for name, sentence in (("seen.doc", "ends in .png"), ("seen", "ends in .png"), ("no/seen.png", "another place")):
-        with pytest.raises(UserError, match=sentence):
+    wrong = dict.fromkeys(("seen.doc", "seen"), "as '{}'; give a name that ends in .png, .jpg or .webp")
+    for name, sentence in (wrong | {"no/seen.png": "(No such file or directory); give another place"}).items():
+        with pytest.raises(UserError) as error:
             result.save(tmp_path / name)
+        suffix = Path(name).suffix
+        assert str(error.value) == f"{tmp_path / name} cannot be written {sentence.format(suffix)}"
     with pytest.raises(UserError, match="has no image"):
         Result(result.detections, CLASSES).draw()
     save(IMAGE, tmp_path / "image.png")
@@ -107,6 +123,28 @@ def test_cutouts(result: Result, tmp_path: Path):
     assert (cut[0][..., 3] == 255).all()
     save(cut[0], tmp_path / "cut.png")
     assert (cv2.imread(str(tmp_path / "cut.png"), cv2.IMREAD_UNCHANGED)[..., [2, 1, 0, 3]] == cut[0]).all()
+
+
+def test_a_cutout_is_what_the_mask_covers_not_what_its_box_does(result: Result):
+    masks = torch.zeros(1, 28, 28)
+    masks[:, 7:14, 14:28] = 1  # of the box's height the second quarter, of its width the right half
+    detections = replace(result.detections.take(torch.tensor([0])), masks=masks, boxes=torch.tensor([[8.0, 4, 36, 32]]))
+    (cut,) = Result(detections, CLASSES, pixels=IMAGE).cutouts()
+    assert cut.shape == (7, 14, 4)
+    assert (cut[..., :3] == IMAGE[11:18, 22:36]).all()
+
+
+def test_tracks_colour_what_is_drawn(result: Result):
+    assert result.tracks is None
+    one, other = (
+        Result(replace(result.detections, tracks=torch.tensor(tracks)), CLASSES, pixels=IMAGE)
+        for tracks in ([9, 8, 7, 6, 5], [9, 8, 3, 6, 5])
+    )
+    assert one.tracks is not None
+    assert one.tracks.tolist() == [9, 8, 7, 6, 5]
+    place = 45 * 5 + 2, 75 * 5 + 2
+    for drawn, track in ((one.draw(1.0), 7), (other.draw(1.0), 3), (result.draw(1.0), 2)):
+        assert drawn[place].tolist() == list(draw.colour(track))
 
 
 def test_a_cutout_has_holes_where_the_mask_has(result: Result):
@@ -130,7 +168,7 @@ def test_supervision(result: Result, monkeypatch: pytest.MonkeyPatch):
     assert (found.xyxy == result.boxes).all()
     assert (found.mask == result.masks).all()
     assert found.class_id.tolist() == [0, 0, 1, 2, 0]
-    assert len(found[found.confidence > 0.65]) == 3
+    assert found.confidence.tolist() == result.scores.tolist()
     assert len(result[:0].to_supervision()) == 0
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(UserError, match=r"pip install 'queryinst\[supervision\]'"):
@@ -139,6 +177,8 @@ def test_supervision(result: Result, monkeypatch: pytest.MonkeyPatch):
 
 def test_of_two_masks_of_a_class_the_better_stays(result: Result):
     assert suppress(result, 0.5).detections.queries.tolist() == [0, 2, 3, 4], "another class and an empty mask stay"
+    overlap = float(coco_mask.iou(result.rles[:1], result.rles[1:2], [0])[0, 0])
+    assert suppress(result, overlap).detections.queries.tolist() == [0, 1, 2, 3, 4], "as much is not above"
     assert suppress(result, 0.95).detections.queries.tolist() == [0, 1, 2, 3, 4], "the IoU is 0.93"
     assert len(suppress(result[:0], 0.5)) == 0
     chain = [[0, 0, 20, 20], [8, 0, 28, 20], [16, 0, 36, 20]]  # the second goes, so the third has no rival

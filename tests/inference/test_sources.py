@@ -1,6 +1,9 @@
 """What `source=` means, and the frames of a video."""
 
+import math
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -9,6 +12,7 @@ from conftest import Camera
 from PIL import Image
 
 from queryinst.errors import UserError
+from queryinst.inference import sources
 from queryinst.inference.film import Film
 from queryinst.inference.pictures import Picture
 from queryinst.inference.sources import Files, Video, open_source
@@ -55,6 +59,14 @@ def test_images(folder: Path, monkeypatch: pytest.MonkeyPatch):
     assert names("**/[ac].*") == ["a.JPG", "deep/c.png", "deep/er/a.JPG"]
 
 
+def test_a_folder_is_read_by_its_suffixes_in_order_of_names(tmp_path: Path):
+    suffixes = ["bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "webp"]
+    for name in [*suffixes, "mp4", "txt", "json"]:
+        (tmp_path / f"{11 - len(name)}.{name}").touch()
+    expected = sorted(f"{11 - len(suffix)}.{suffix}" for suffix in suffixes)
+    assert names(tmp_path) == names(tmp_path / "*") == expected
+
+
 def test_image_ids_are_those_of_the_names_where_all_have_one(folder: Path):
     described = [open_source(str(folder)).describe(number) for number in range(2)]
     assert described == [{"file_name": "a.JPG", "image_id": 1}, {"file_name": "b.png", "image_id": 2}]
@@ -66,9 +78,13 @@ def test_image_ids_are_those_of_the_names_where_all_have_one(folder: Path):
     assert [open_source(str(folder / "deep")).describe(number)["image_id"] for number in range(2)] == [1, 2]
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.avi", "a.mov", "a.mkv", "a.webm", "a.MP4"])
-def test_videos(tmp_path: Path, name: str):
-    path = video(tmp_path / name.lower()).rename(tmp_path / name)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(f"a.{kind}", kind) for kind in ("mp4", "avi", "mov", "mkv", "webm")]
+    + [(f"a.{suffix}", "mp4") for suffix in ("MP4", "m4v", "mpg", "mpeg")],  # a video is what its content says
+)
+def test_videos(tmp_path: Path, name: str, kind: str):
+    path = video(tmp_path / f"made.{kind}").rename(tmp_path / name)
     source = open_source(str(path))
     assert isinstance(source, Video)
     assert not source.live
@@ -81,6 +97,7 @@ def test_videos(tmp_path: Path, name: str):
         assert abs(frame.astype(int) - expected).max() < 12, "in this order, and RGB"
     assert source.seconds(5) == pytest.approx(0.5)
     assert source.describe(3) == {"file_name": name, "frame": 3, "image_id": 3}
+    assert source.name(3) == f"{name}-000003"
 
 
 def test_an_animated_gif_is_a_video_and_another_is_an_image(tmp_path: Path):
@@ -95,15 +112,67 @@ def test_an_animated_gif_is_a_video_and_another_is_an_image(tmp_path: Path):
     assert names(tmp_path / "broken.gif") == ["broken.gif"]
 
 
+class Header(Camera):
+    """A video whose file says `rate` frames a second, `count` of them."""
+
+    rate, count = 25.0, 3.0
+    released = 0
+
+    def __init__(self, path: str) -> None:
+        super().__init__(-1)
+
+    def get(self, key: int) -> float:
+        return {cv2.CAP_PROP_FPS: self.rate, cv2.CAP_PROP_FRAME_COUNT: self.count}[key]
+
+    def release(self) -> None:
+        type(self).released += 1
+
+
+@pytest.mark.parametrize(
+    ("said", "rate"),
+    [(0.01, 0.01), (23.976, 23.976), (1000, 1000)]
+    + [(nonsense, 30) for nonsense in (0.0099, 3e-5, 0, -1, 1000.1, 90_000, math.nan, math.inf)],
+)
+def test_a_rate_that_nobody_films_at_is_the_usual_one(monkeypatch: pytest.MonkeyPatch, said: float, rate: float):
+    monkeypatch.setattr(cv2, "VideoCapture", Header)
+    monkeypatch.setattr(Header, "rate", said)
+    monkeypatch.setattr(Header, "pictures", frames(3))
+    source = Video("a.webm")
+    assert source.rate == rate
+    assert len(list(source)) == 3
+    assert [source.seconds(number) for number in range(3)] == pytest.approx([0, 1 / rate, 2 / rate], rel=1e-12)
+
+
+@pytest.mark.parametrize(("said", "total"), [(3.0, 3), (1.0, 1), (0.0, None), (-9e18, None), (math.nan, None)])
+def test_a_file_that_does_not_say_how_many_frames_it_has(monkeypatch: pytest.MonkeyPatch, said: float, total: int):
+    monkeypatch.setattr(cv2, "VideoCapture", Header)
+    monkeypatch.setattr(Header, "count", said)
+    assert Video("a.webm").total == total
+
+
+def test_whoever_stops_early_lets_go_of_the_file(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cv2, "VideoCapture", Header)
+    monkeypatch.setattr(Header, "pictures", frames(3))
+    monkeypatch.setattr(Header, "released", 0)
+    looked = iter(Video("a.webm"))
+    next(looked)
+    assert Header.released == 0
+    looked.close()  # type: ignore[attr-defined]
+    assert Header.released == 1
+
+
 def test_a_camera_shows_its_frames_when_they_were_taken(monkeypatch: pytest.MonkeyPatch):
+    clock = iter([100.0, 100.5, 100.75, 104.0])
+    monkeypatch.setattr(sources, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
     monkeypatch.setattr(Camera, "pictures", frames(3))
+    monkeypatch.setattr(Camera, "get", lambda self, key: 50.0)  # what it says is not what it does
     camera = open_source("1")
     assert isinstance(camera, Video)
-    assert (camera.live, camera.total, camera.title, camera.rate) == (True, None, "camera-1", 30)
+    assert (camera.live, camera.total, camera.title, camera.rate) == (True, None, "camera-1", 50)
     assert [frame[0, 0].tolist() for frame in camera] == [frame[0, 0].tolist() for frame in frames(3)]
     assert Camera.index == 1
-    assert 0 <= camera.seconds(0) < camera.seconds(1) < camera.seconds(2)
+    assert [camera.seconds(number) for number in range(3)] == [0.5, 0.75, 4.0]
 
 
 def test_what_is_not_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
@@ -148,6 +217,16 @@ def test_a_film_has_the_pictures_that_were_added(tmp_path: Path, av: bool, monke
         assert content.index(b"moov") < content.index(b"mdat"), "it plays before it is loaded"
 
 
+def test_a_film_of_odd_sides_grows_at_the_right_and_at_the_bottom(tmp_path: Path):
+    picture = np.full((47, 63, 3), 30, np.uint8)
+    picture[21:, 35:] = 220
+    film = Film(tmp_path / "film.mp4", 10)
+    film.add(picture, 0.0)
+    film.close()
+    (seen,) = Video(str(tmp_path / "film.mp4"))
+    assert np.abs(seen[:47, :63].astype(int) - picture).max() < 60
+
+
 def test_a_film_of_a_camera_lasts_as_long_as_it_looked(tmp_path: Path):
     import av
 
@@ -159,10 +238,22 @@ def test_a_film_of_a_camera_lasts_as_long_as_it_looked(tmp_path: Path):
         assert [frame.time for frame in file.decode(video=0)] == pytest.approx([0.0, 0.5, 0.6, 3.0], abs=1e-3)
 
 
+def test_a_film_at_the_rate_of_television_has_its_rate_exactly(tmp_path: Path):
+    import av
+
+    film = Film(tmp_path / "film.mp4", 30_000 / 1001)
+    for number, picture in enumerate(frames(4)):
+        film.add(picture, number * 1001 / 30_000)
+    film.close()
+    with av.open(str(tmp_path / "film.mp4")) as file:
+        assert file.streams.video[0].average_rate == Fraction(30_000, 1001)
+
+
 def test_a_film_that_cannot_be_written(tmp_path: Path):
     film = Film(tmp_path / "no" / "film.mp4", 10)
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError) as error:
         film.add(frames(1)[0], 0.0)
+    assert str(error.value) == f"{film.path} cannot be written (No such file or directory); give another folder"
     film.close()
     Film(tmp_path / "empty.mp4", 10).close()
     assert list(tmp_path.iterdir()) == []

@@ -48,13 +48,17 @@ def test_csv_resumes_without_losing_or_repeating(tmp_path: Path):
 
 
 def test_none_and_several(tmp_path: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     assert build_loggers(LoggerConfig(), tmp_path, "id", "run", 0) == []
     both = build_loggers(LoggerConfig(csv=True, tensorboard=True), tmp_path, "id", "run", 0)
     assert [type(logger) for logger in both] == [CsvLogger, TensorBoardLogger]
     for logger in both:
         logger.log_metrics({"loss": 1.0}, 1)
         logger.finalize("success")
-    assert list((tmp_path / "tensorboard").glob("events*"))
+    assert rows(tmp_path / "metrics.csv") == [{"step": "1", "loss": "1.0"}]
+    (scalar,) = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("loss")
+    assert (scalar.step, scalar.value) == (1, 1.0)
 
 
 def inspect(folder: Path) -> list[dict[str, Any]]:

@@ -13,8 +13,9 @@ from conftest import random_batch, small_model
 from queryinst.config import CriterionConfig, OptimizerConfig, PostprocessConfig, ScheduleConfig
 from queryinst.criterion.criterion import Criterion
 from queryinst.errors import UserError
-from queryinst.evaluation.coco import CocoEvaluator
+from queryinst.evaluation.coco import CocoEvaluator, to_coco
 from queryinst.lightning.module import QueryInstModule, Training
+from queryinst.models.postprocess import detect
 
 
 def module(folder: Path, content: dict[str, Any] | None = None) -> QueryInstModule:
@@ -109,24 +110,28 @@ def test_detections_that_are_not_finite_are_named(tmp_path: Path, shapes_source:
         conductor.validation_step(random_batch([0, 0]), 0)
 
 
-def test_evaluation_of_the_last_and_of_an_earlier_stage(tmp_path: Path, shapes_source: Path):
-    content = json.loads((shapes_source / "annotations" / "instances_val.json").read_text())
-    content["categories"] = content["categories"][:3]
-    content["annotations"] = [a for a in content["annotations"] if a["category_id"] in (3, 7, 8)]
-    conductor = module(tmp_path, content)
-    conductor.eval()
-    batch = random_batch([0, 0])
-    ids = sorted({a["image_id"] for a in content["annotations"]})[:2]
-    sizes = torch.tensor([[image["height"], image["width"]] for image in content["images"] if image["id"] in ids])
+@pytest.mark.parametrize(("stage", "prefix", "other"), [(-1, "", "stage_1/"), (0, "stage_1/", "")])
+def test_evaluation_of_the_last_and_of_an_earlier_stage(tmp_path: Path, stage: int, prefix: str, other: str):
+    """What one stage finds is the ground truth: that one finds all of it, and the other one does not."""
+    classes = [{"id": key, "name": f"class {key}"} for key in (3, 7, 8)]
+    images = [{"id": key, "height": 48, "width": 80} for key in (4, 2)]
+    content: dict[str, Any] = {"images": images, "categories": classes, "annotations": []}
+    conductor, batch = module(tmp_path, content).eval(), random_batch([0, 0])
+    batch = replace(batch, original_sizes=torch.tensor([[48, 80]] * 2), image_ids=[4, 2])
+    with torch.no_grad():
+        output = conductor.model(batch.images, batch.sizes)
+    found = detect(conductor.model, output, batch.sizes, batch.original_sizes, PostprocessConfig(), stage)
+    for image_id, detections in zip(batch.image_ids, found, strict=True):
+        content["annotations"] += to_coco(image_id, detections, [3, 7, 8])
     conductor.on_validation_epoch_start()
     with torch.no_grad():
-        conductor.validation_step(type(batch)(batch.images, batch.sizes, sizes, ids, batch.targets, []), 0)
+        conductor.validation_step(batch, 0)
     conductor.on_validation_epoch_end()
-    assert conductor.metrics["segm_AP"] >= 0
-    assert conductor.metrics["stage_1/bbox_AR100"] >= 0
+    assert conductor.metrics[f"{prefix}bbox_AP"] == pytest.approx(1)
+    assert conductor.metrics[f"{other}bbox_AP"] < 0.9
     logged: dict[str, float] = conductor.logged  # type: ignore[assignment]
-    assert {"val/segm_AP", "val/stage_1/segm_AP"} <= set(logged)
-    assert all(value == value for value in logged.values())
+    assert logged == {f"val/{name}": value for name, value in conductor.metrics.items() if value == value}
+    assert len(logged) < len(conductor.metrics), "what is not defined is not logged"
 
 
 def test_an_unreadable_validation_image_ends_the_evaluation(tmp_path: Path):

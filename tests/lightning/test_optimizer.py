@@ -1,6 +1,8 @@
 """Parameter groups are disjoint and complete; the learning rate does what the recipes say."""
 
 import itertools
+import math
+from typing import Any
 
 import pytest
 from conftest import small_model
@@ -50,6 +52,48 @@ def test_without_decay_is_what_its_name_says():
     assert free == {id(p) for p in tables} | {id(p) for module in layer_norms for p in module.parameters()}
 
 
+class Small(nn.Module):
+    """Names as they may come: the backbone's begin with it, others only have it in them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.ModuleDict({"frozen": nn.Linear(1, 1, bias=False), "conv": nn.Linear(1, 1, bias=False)})
+        self.backbone["norm"] = nn.Linear(1, 1, bias=False)
+        self.backbone["frozen"].requires_grad_(False)
+        self.neck = nn.ModuleDict({"backbone": nn.Linear(1, 1)})
+        self.backbones = nn.Linear(1, 1, bias=False)
+
+
+def test_the_groups_of_a_small_network():
+    network = Small()
+    config = OptimizerConfig(weight_decay=0.05, backbone_factor=0.25, undecayed=["norm", "bias"])
+    conv, norm = network.backbone["conv"].weight, network.backbone["norm"].weight
+    neck = network.neck["backbone"]
+    expected = [
+        {"name": "backbone", "params": [conv], "lr": 0.5, "weight_decay": 0.05},
+        {"name": "backbone without decay", "params": [norm], "lr": 0.5, "weight_decay": 0.0},
+        {"name": "rest", "params": [neck.weight, network.backbones.weight], "lr": 2.0, "weight_decay": 0.05},
+        {"name": "rest without decay", "params": [neck.bias], "lr": 2.0, "weight_decay": 0.0},
+    ]
+    assert readable(parameter_groups(network, config, lr=2.0)) == readable(expected)
+    without = parameter_groups(network, OptimizerConfig(weight_decay=0.0), lr=2.0)
+    assert [group["name"] for group in without] == ["backbone without decay", "rest without decay"]
+
+
+def readable(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Groups that can be compared: parameters are the same where they are one object."""
+    return [{**group, "params": [id(parameter) for parameter in group["params"]]} for group in groups]
+
+
+def test_the_optimizer_has_the_settings():
+    config = OptimizerConfig(lr=1e-3, lr_batch=4, betas=[0.7, 0.8], weight_decay=0.05)
+    made = optimizer(small_model(), config, batch_size=6)
+    assert made.defaults["lr"] == pytest.approx(1.5e-3)
+    assert made.defaults["fused"] is True
+    for group in made.param_groups:
+        assert (group["betas"], group["weight_decay"]) == ((0.7, 0.8), 0.05)
+
+
 def test_learning_rate_follows_the_batch():
     made = optimizer(small_model(), OptimizerConfig(lr=1e-4, lr_batch=16, backbone_factor=0.1), batch_size=32)
     assert {group["name"]: group["lr"] for group in made.param_groups} == {
@@ -81,3 +125,16 @@ def test_cosine():
     assert values[50] == pytest.approx(0.5)
     assert values[100] == pytest.approx(0)
     assert values == sorted(values, reverse=True)
+
+
+def test_learning_rate_step_by_step():
+    """Against the definition, over warm-up, two milestones that it spans, and beyond the end."""
+    shared = {"epochs": 4, "warmup_iterations": 8, "warmup_factor": 0.2}
+    milestones = learning_rate(ScheduleConfig(**shared, milestones=[1, 3], gamma=0.5), steps_per_epoch=5)
+    cosine = learning_rate(ScheduleConfig(**shared, decay="cosine"), steps_per_epoch=5)
+    for step in range(25):
+        rise = 0.2 + 0.1 * step if step < 8 else 1.0
+        fallen = 1.0 if step < 5 else 0.5 if step < 15 else 0.25
+        wave = (1 + math.cos(math.pi * step / 20)) / 2 if step < 20 else 0.0
+        assert milestones(step) == pytest.approx(rise * fallen)
+        assert cosine(step) == pytest.approx(rise * wave)

@@ -1,6 +1,7 @@
 """What a finished run tells its dashboards, from an evaluation with and without objects of a class."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,29 @@ def test_precision_over_recall(evaluator: CocoEvaluator):
     evaluator.content["annotations"].clear()
     evaluator.compute()
     assert not np.any(precision_over_recall(evaluator)["segm"]["0.50"])
+
+
+def test_each_column_and_each_curve_is_of_its_own_thresholds():
+    """Precision 0.1 t at the t-th of ten thresholds, twice that for the second class; boxes 0.01 below masks."""
+    by_threshold = np.arange(10)[:, None, None] * np.array([0.05, 0.1])
+    masks = np.broadcast_to(by_threshold, (10, 101, 2)).copy()
+    masks[:, 60:] = 0
+    annotations = [{"category_id": key} for key in (4, 4, 7)]
+    made: Any = SimpleNamespace(
+        precision={"segm": masks, "bbox": masks + 0.01},
+        content={"annotations": annotations},
+        categories=[{"id": 4, "name": "cat"}, {"id": 7, "name": 3}],
+    )
+    share = 60 / 101
+    assert class_table(made) == [
+        ["cat", 2, *map(pytest.approx, (0.225 * share, 0, 0.25 * share, 0.225 * share + 0.01))],
+        ["3", 1, *map(pytest.approx, (0.45 * share, 0, 0.5 * share, 0.45 * share + 0.01))],
+    ]
+    curves = precision_over_recall(made)
+    assert list(curves) == ["segm", "bbox"]
+    for kind, more in (("segm", 0.0), ("bbox", 0.01)):
+        for name, mean in (("0.50", 0.0), ("0.75", 0.375), ("0.50 to 0.95", 0.3375)):
+            np.testing.assert_allclose(curves[kind][name], [mean + more] * 60 + [more] * 41)
 
 
 def test_the_picture_can_be_left_out(evaluator: CocoEvaluator, tmp_path: Path):

@@ -86,7 +86,9 @@ def conductor(folder: Path) -> QueryInstModule:
     return QueryInstModule(small_model(), {}, PostprocessConfig(), training, {"run": "x"}, folder)
 
 
-def fit(module: QueryInstModule, batches: list[Batch], *callbacks: pl.Callback, **settings: Any) -> None:
+def fit(
+    module: QueryInstModule, batches: list[Batch], *callbacks: pl.Callback, resume: Path | None = None, **settings: Any
+) -> None:
     quiet()
     silent = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     chosen = {
@@ -95,10 +97,11 @@ def fit(module: QueryInstModule, batches: list[Batch], *callbacks: pl.Callback, 
         "gradient_clip_val": 0.1,
         "enable_model_summary": False,
         "limit_val_batches": 0,
+        "log_every_n_steps": 1,
     }
     trainer = pl.Trainer(**{**chosen, **silent, **settings}, callbacks=list(callbacks))  # type: ignore[arg-type]
     loader: DataLoader[Batch] = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
-    trainer.fit(module, loader, loader)
+    trainer.fit(module, loader, loader, ckpt_path=resume, weights_only=True)
 
 
 def batches() -> list[Batch]:
@@ -127,10 +130,8 @@ def test_what_is_counted():
         x.cpu()
         torch.tensor(1.0)
         x.to("cpu", non_blocking=True)
-    assert counts["_local_scalar_dense"] == 1
-    assert counts["nonzero"] + counts["index"] >= 2
-    assert counts["cpu"] == counts["tensor"] == 1
-    assert counts["to"] == 0
+        x.to("cpu")
+    assert counts == {"_local_scalar_dense": 1, "index": 1, "nonzero": 1, "cpu": 1, "tensor": 1, "to": 1}
 
 
 class Break(pl.Callback):
@@ -199,13 +200,6 @@ def test_one_norm_serves_logging_and_clipping(tmp_path: Path):
         fit(module, batches())
     for name, value in ours.state_dict().items():
         assert torch.equal(value, theirs.state_dict()[name]), name
-
-
-def test_clipping_by_value_stays_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    called: list[float] = []
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_value_", lambda _, clip_value: called.append(clip_value))
-    fit(conductor(tmp_path), batches()[:2], gradient_clip_val=1e-4, gradient_clip_algorithm="value")
-    assert called == [1e-4, 1e-4]
 
 
 def test_a_gradient_scaler_gets_an_optimizer_that_leaves_unscaling_to_it(tmp_path: Path):

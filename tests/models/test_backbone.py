@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from queryinst.config import BackboneConfig
 from queryinst.models.backbone import BatchNorm, build_backbone
@@ -17,10 +18,35 @@ def test_four_maps(name: str):
     ]
 
 
-@pytest.mark.parametrize(("name", "count"), [("resnet50", 23_508_032), ("resnet101", 42_500_160)])
-def test_parameter_counts_of_the_reference(name: str, count: int):
+def test_the_stem_of_the_tiny_network_sees_past_the_border():
+    stem = build_backbone(BackboneConfig(name="tiny")).eval().parts()[0]
+    assert stem(torch.zeros(1, 3, 64, 96)).shape == (1, 24, 32, 48)
+    edge = torch.zeros(1, 3, 8, 8)
+    edge[..., 0, 0] = 1.0
+    expected = nn.functional.conv2d(edge, stem[0].weight, stride=2, padding=1)
+    torch.testing.assert_close(stem[0](edge), expected)
+
+
+SHAPES = {  # channels of C2..C5, and numbers learned: those of the references, and of torchvision without classifier
+    "resnet18": ((64, 128, 256, 512), 11_176_512),
+    "resnet34": ((64, 128, 256, 512), 21_284_672),
+    "resnet50": ((256, 512, 1024, 2048), 23_508_032),
+    "resnet101": ((256, 512, 1024, 2048), 42_500_160),
+    "swin_t": ((96, 192, 384, 768), 27_520_698),
+    "swin_s": ((96, 192, 384, 768), 48_838_602),
+    "swin_b": ((128, 256, 512, 1024), 86_745_016),
+    "swin_l": ((192, 384, 768, 1536), 194_998_164),
+    "tiny": ((48, 64, 96, 128), 1_094_616),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_channels_and_parameters(name: str):
     with torch.device("meta"):
-        backbone = build_backbone(BackboneConfig(name=name))
+        backbone = build_backbone(BackboneConfig(name=name)).eval()
+        maps = backbone(torch.zeros(1, 3, 64, 64))
+    channels, count = SHAPES[name]
+    assert backbone.channels == channels == tuple(features.shape[1] for features in maps)
     assert sum(p.numel() for p in backbone.parameters()) == count
 
 
@@ -50,14 +76,24 @@ def test_swins_maps_are_normalised_and_blocks_are_skipped_in_training():
     assert not torch.equal(backbone(image)[3], backbone(image)[3])
 
 
+def test_swins_last_block_is_skipped_as_often_as_is_asked_for():
+    with torch.device("meta"):
+        backbone = build_backbone(BackboneConfig(name="swin_t", drop_path=0.55))
+    skips = [module.p for module in backbone.modules() if isinstance(module, StochasticDepth)]
+    assert skips == pytest.approx([0.05 * block for block in range(12)])
+
+
 @pytest.mark.parametrize(
     ("frozen", "first_trainable"), [(-1, "body.conv1"), (0, "body.layer1"), (1, "body.layer2"), (4, None)]
 )
 def test_frozen_stages(frozen: int, first_trainable: str | None):
     backbone = build_backbone(BackboneConfig(name="resnet18", frozen_stages=frozen))
-    trainable = [name for name, parameter in backbone.named_parameters() if parameter.requires_grad]
-    assert (trainable[0] if trainable else "").startswith(first_trainable or "")
-    assert bool(trainable) == (first_trainable is not None)
+    learned = [(name, parameter.requires_grad) for name, parameter in backbone.named_parameters()]
+    first = next(
+        (i for i, (name, _) in enumerate(learned) if first_trainable and first_trainable in name), len(learned)
+    )
+    assert [trains for _, trains in learned] == [False] * first + [True] * (len(learned) - first)
+    assert (first < len(learned)) == (first_trainable is not None)
 
 
 @pytest.mark.parametrize(
@@ -73,22 +109,66 @@ def test_batchnorm(norm: str, trains: bool, affine: bool):
         backbone.eval().train()
 
 
-def test_a_frozen_batchnorm_keeps_nothing_and_gives_the_same():
-    x, gradient = torch.randn(2, 6, 5, 7, requires_grad=True), torch.randn(2, 6, 5, 7)
-    ours, theirs = BatchNorm(6).eval().requires_grad_(False), nn.BatchNorm2d(6).eval()
+def kept_by(function: nn.Module, x: Tensor) -> tuple[Tensor, list[torch.Size]]:
+    """What it makes of x, and the shapes of what is kept for the backward pass."""
+    kept: list[torch.Size] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+        return function(x), kept
+
+
+def batchnorms() -> tuple[BatchNorm, nn.BatchNorm2d]:
+    """Ours and PyTorch's, both in evaluation, with the same statistics, scale and shift."""
+    ours, theirs = BatchNorm(6).eval(), nn.BatchNorm2d(6).eval()
     for value in theirs.state_dict().values():
         if value.is_floating_point():
             value.uniform_(0.5, 2)
     ours.load_state_dict(theirs.state_dict())
-    kept: list[torch.Size] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
-        y = ours(x)
-    assert kept
-    assert x.shape not in kept
-    torch.testing.assert_close(y, theirs(x))
-    expected = torch.autograd.grad(theirs(x), x, gradient)
-    torch.testing.assert_close(torch.autograd.grad(y, x, gradient), expected)
+    return ours, theirs
+
+
+def test_a_frozen_batchnorm_keeps_nothing_and_gives_the_same():
+    x, gradient = torch.randn(2, 6, 5, 7, requires_grad=True), torch.randn(2, 6, 5, 7)
+    ours, theirs = batchnorms()
+    for eps in (1e-5, 0.1):
+        ours.requires_grad_(False).eps = theirs.eps = eps
+        y, kept = kept_by(ours, x)
+        assert kept
+        assert x.shape not in kept
+        torch.testing.assert_close(y, theirs(x))
+        expected = torch.autograd.grad(theirs(x), x, gradient)
+        torch.testing.assert_close(torch.autograd.grad(y, x, gradient), expected)
     assert torch.equal(ours.train()(x), theirs.train()(x))
+
+
+@pytest.mark.parametrize("trains", ["weight", "bias", "statistics"])
+def test_a_batchnorm_of_which_something_trains_is_pytorchs(trains: str):
+    """To the last bit, and with a copy of its input, which the gradient of the scale needs."""
+    x = torch.randn(2, 6, 5, 7, requires_grad=True)
+    ours, theirs = batchnorms()
+    for norm in (ours, theirs):
+        norm.train(trains == "statistics")
+        for name, parameter in norm.named_parameters():
+            parameter.requires_grad_(name == trains)
+    y, kept = kept_by(ours, x)
+    assert x.shape in kept
+    assert torch.equal(y, theirs(x))
+    assert torch.equal(ours.running_mean, theirs.running_mean)
+
+
+def test_a_frozen_batchnorm_in_evaluation_and_under_mixed_precision_is_pytorchs():
+    ours, theirs = (norm.requires_grad_(False) for norm in batchnorms())
+    x = torch.randn(2, 6, 5, 7)
+    assert torch.equal(ours(x), theirs(x))
+    half = x.bfloat16().requires_grad_()
+    assert ours(half).dtype == torch.bfloat16
+    assert torch.equal(ours(half), theirs(half))
+
+
+def test_all_norms_of_a_resnet_know_how_to_keep_nothing():
+    with torch.device("meta"):
+        norms = build_backbone(BackboneConfig(name="resnet18")).norms()
+    assert len(norms) == 20
+    assert {type(norm) for norm in norms} == {BatchNorm}
 
 
 @pytest.mark.parametrize("name", ["resnet18", "swin_t"])
@@ -104,3 +184,18 @@ def test_checkpointing_gives_the_same_gradients(name: str):
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("frozen", [-1, 0])
+def test_checkpointing_keeps_maps_alone_and_only_in_training(frozen: int):
+    """Also below a frozen stem, whose output asks for no gradient."""
+    kept = {}
+    for checkpointing in (False, True):
+        backbone = build_backbone(BackboneConfig(name="tiny", frozen_stages=frozen, checkpointing=checkpointing))
+        for training in (False, True):
+            maps, shapes = kept_by(backbone.train(training), torch.randn(1, 3, 32, 32))
+            kept[checkpointing, training] = len(shapes)
+            sum(features.sum() for features in maps).backward()
+            assert all((p.grad is not None) == p.requires_grad for p in backbone.parameters())
+    assert kept[True, True] < kept[False, True] / 4
+    assert kept[True, False] == kept[False, False] > kept[False, True] / 2

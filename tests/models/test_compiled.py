@@ -89,6 +89,18 @@ def test_compiled_parts_are_the_same_network_in_all_sizes():
         assert torch.equal(plain.state_dict()[name], value), name
 
 
+def test_what_is_compiled_and_what_stays_as_written(monkeypatch: pytest.MonkeyPatch):
+    """Each part for all sizes, by PyTorch's own compiler."""
+    model = small_model()
+    how: list[dict[str, object]] = []
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: how.append(settings) or function)
+    compile_parts(model)
+    compiled = {name for name, module in model.named_modules() if module._compiled_call_impl is not None}
+    heads = {f"stages.{index}.{part}" for index in (0, 1) for part in ("box", "mask.dyn")}
+    assert compiled == {"backbone", "neck", *heads}
+    assert how == [{"dynamic": True, "backend": "inductor"}] * 6
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="torch.compile needs a C++ compiler")
 def test_generated_code_errs_no_more_than_float32_does(monkeypatch: pytest.MonkeyPatch):
@@ -121,6 +133,39 @@ def test_generated_code_errs_no_more_than_float32_does(monkeypatch: pytest.Monke
     for name, (written, generated) in errors.items():
         assert statistics.median(generated) <= max(3 * statistics.median(written), 1e-4), (name, written, generated)
         assert max(generated) < KINK, (name, written, generated)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("\n  \n  No compiler.  \nA trace of many lines", "No compiler."),
+        ("x" * 400, "x" * 300),
+        (" \n", "OSError"),
+        ("", "OSError"),
+    ],
+)
+def test_what_is_said_where_nothing_can_be_compiled(said: str, shown: str, monkeypatch: pytest.MonkeyPatch):
+    """The first line that says something, cut short, or the name of what went wrong; and what to do."""
+    devices: list[str] = []
+
+    def compiler(function: object) -> object:
+        assert function is torch.add
+
+        def call(x: Tensor, y: int) -> Tensor:
+            devices.append(x.device.type)
+            raise OSError(said)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    with pytest.raises(UserError) as raised:
+        require_compiler(torch.device("meta"))
+    assert devices == ["meta"]
+    assert str(raised.value) == (
+        f"trainer.compile=true cannot compile for meta: {shown}; torch.compile needs a C++ compiler such as g++ on a "
+        "CPU and Triton on a GPU: install it, or leave trainer.compile out"
+    )
+    assert isinstance(raised.value.__cause__, OSError)
 
 
 @pytest.mark.filterwarnings("ignore:dynamo_pgo force disabled:UserWarning")

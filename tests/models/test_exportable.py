@@ -10,7 +10,7 @@ from conftest import ROOT, small_model
 from queryinst.checkpoints import agreement
 from queryinst.checkpoints.agreement import LIMIT, compare
 from queryinst.config import PostprocessConfig
-from queryinst.models.exportable import Exportable, StaticPyramid
+from queryinst.models.exportable import Exportable, StaticPyramid, _padded
 from queryinst.models.queryinst import QueryInst
 from queryinst.ops.roi import FeaturePyramid, pyramid_level
 from queryinst.video_config import AssociationConfig
@@ -54,8 +54,9 @@ def test_every_level_read_and_one_kept_is_the_level_of_the_box(aligned: bool):
         ({"aligned": False}, PostprocessConfig(clip_boxes=True, max_detections=4, min_side=1.0)),
         ({"num_proposals": 3}, PostprocessConfig(max_detections=100)),
         ({"association": AssociationConfig(width=8)}, PostprocessConfig()),
+        ({"num_stages": 3}, PostprocessConfig()),
     ],
-    ids=["plain", "paddle", "more detections than queries", "video"],
+    ids=["plain", "paddle", "more detections than queries", "video", "three stages"],
 )
 def test_it_finds_what_the_network_finds(settings: dict[str, Any], config: PostprocessConfig):
     model = filled(**settings)
@@ -63,12 +64,21 @@ def test_it_finds_what_the_network_finds(settings: dict[str, Any], config: Postp
 
 
 def test_only_what_finds_is_in_it():
-    """No BatchNorm, no mask head of a stage but the last, no association head; the model itself keeps them."""
-    model = filled(association=AssociationConfig(width=8))
-    names = {name.removeprefix("model.") for name in Exportable(model, PostprocessConfig()).state_dict()}
-    assert {name.partition(".mask.")[0] for name in names if ".mask." in name} == {"stages.1"}
-    assert not any(part in name for name in names for part in ("association", "running_mean"))
-    assert any("stages.0.association." in name for name in model.state_dict())
+    """No BatchNorm, no mask head of a stage but the last, no association head; the model itself keeps them.
+
+    Weights lie in PyTorch's usual order, for which `torch.export.save` has no warning.
+    """
+    model = filled(association=AssociationConfig(width=8), num_stages=3)
+    kept = {
+        name.removeprefix("model."): value
+        for name, value in Exportable(model, PostprocessConfig()).state_dict().items()
+    }
+    assert {name.partition(".mask.")[0] for name in kept if ".mask." in name} == {"stages.2"}
+    assert not any(part in name for name in kept for part in ("association", "running_mean"))
+    assert all(value.is_contiguous() for value in kept.values())
+    assert {f"stages.{index}.{part}" for index in range(3) for part in ("association.fc.bias", "mask.up.bias")} <= {
+        *model.state_dict()
+    }
 
 
 def test_a_wrong_file_is_found_out(monkeypatch: pytest.MonkeyPatch):
@@ -110,3 +120,39 @@ def test_a_batch_gives_what_its_images_give_and_one_pixel_is_an_image():
         for one, many in zip(exportable(x[i : i + 1], torch.tensor([[64, 96]])), whole, strict=True):
             torch.testing.assert_close(one[0], many[i], rtol=0, atol=1e-4)
     assert exportable(images(1, 3, 1, 1), torch.zeros(1, 2, dtype=torch.int64))[0].isfinite().all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 40), (40, 1)])
+def test_an_image_of_one_pixel_inside_its_canvas_has_no_more(height: int, width: int):
+    exportable, size = Exportable(filled(), PostprocessConfig()), torch.tensor([[height, width]])
+    canvas = images(1, 3, 64, 64)
+    alone = exportable(canvas[:, :, :height, :width], size)
+    for one, other in zip(alone, exportable(canvas, size), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
+def test_boxes_end_at_the_image_where_it_is_asked_for():
+    """The image, not its canvas; nothing but the boxes changes."""
+    model, canvas, sizes = filled(), images(2, 3, 64, 96), torch.tensor([[0, 0], [40, 50]])
+    model.queries.boxes.data[:, 2:] = 3.0
+    free, clipped = (Exportable(model, PostprocessConfig(clip_boxes=clip))(canvas, sizes) for clip in (False, True))
+    assert all(one.equal(other) for one, other in zip(free[1:], clipped[1:], strict=True))
+    for boxes, ends, (height, width) in zip(free[0], clipped[0], ((64, 96), (40, 50)), strict=True):
+        assert (boxes < 0).any()
+        assert (boxes > max(height, width)).any()
+        expected = [
+            [min(max(x, 0), end) for x, end in zip(box, (width, height) * 2, strict=True)] for box in boxes.tolist()
+        ]
+        assert ends.tolist() == expected
+
+
+def test_canvases_are_multiples_of_the_coarsest_stride_and_at_least_two():
+    assert [_padded(side) for side in (1, 31, 32, 33, 64, 65, 96, 97, 1333)] == [64, 64, 64, 64, 64, 96, 96, 128, 1344]
+
+
+def test_it_stays_where_it_is_put():
+    """On a device that has shapes and no numbers."""
+    exportable = Exportable(small_model(), PostprocessConfig()).to("meta")
+    found = exportable(images(2, 3, 70, 96).to("meta"), torch.zeros(2, 2, dtype=torch.int64, device="meta"))
+    assert [tuple(v.shape) for v in found] == [(2, 6, 4), (2, 6), (2, 6), (2, 6, 28, 28)]
+    assert {v.device.type for v in found} == {"meta"}

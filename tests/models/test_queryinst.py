@@ -40,9 +40,39 @@ def test_a_batch_is_its_images_one_by_one():
             torch.testing.assert_close(ours.boxes[index], theirs.boxes[0], rtol=1e-4, atol=1e-3)
 
 
-def test_images_must_fit_the_strides():
-    with pytest.raises(ValueError, match="multiples of 32, got 48x64"):
-        small_model()(torch.zeros(1, 3, 48, 64, dtype=torch.uint8), torch.tensor([[48, 64]]))
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (64, 48), (33, 32), (32, 40)])
+def test_images_must_fit_the_strides(height: int, width: int):
+    images, size = torch.zeros(1, 3, height, width, dtype=torch.uint8), torch.tensor([[height, width]])
+    with pytest.raises(ValueError, match=f"^images must be padded to multiples of 32, got {height}x{width}$"):
+        small_model()(images, size)
+
+
+def test_the_network_stays_where_it_is_put():
+    """On a device that has shapes and no numbers: one that mixes it with another would fail."""
+    model = small_model().to("meta").eval()
+    images = torch.zeros(2, 3, 64, 96, dtype=torch.uint8, device="meta")
+    output = model(images, torch.zeros(2, 2, dtype=torch.int64, device="meta"))
+    for stage in output.stages:
+        assert [stage.logits.shape, stage.boxes.shape] == [(2, 6, 3), (2, 6, 4)]
+        assert stage.boxes.device.type == "meta"
+
+
+def test_what_is_known_without_learning_is_in_no_checkpoint():
+    model = small_model()
+    assert [name for name, _ in model.named_buffers() if name in ("mean", "std")] == ["mean", "std"]
+    assert not {"mean", "std"} & set(model.state_dict())
+
+
+def test_settings_of_the_proposals_arrive():
+    assert small_model(proposal_init="image").queries.boxes.unique(dim=0).tolist() == [[0.5, 0.5, 1, 1]]
+    assert len(small_model(proposal_init="grid").queries.boxes.unique(dim=0)) == 6
+    learn = [small_model(detach_proposals=detach).queries.boxes.requires_grad for detach in (False, True)]
+    assert learn == [True, False]
+
+
+def test_regions_are_read_as_the_setting_says():
+    pyramids = [small_model(aligned=aligned).eval().pyramid(torch.zeros(1, 3, 32, 32)) for aligned in (True, False)]
+    assert [pyramid.aligned for pyramid in pyramids] == [True, False]
 
 
 def test_boxes_are_detached_between_stages_and_queries_are_not():
@@ -52,7 +82,8 @@ def test_boxes_are_detached_between_stages_and_queries_are_not():
     first = model.stages[0].box
     output.stages[1].boxes.sum().backward()
     assert first.reg.weight.grad is None  # the first stage's box is only a place to look
-    assert first.ffn.fc1.weight.grad is not None  # its query goes on
+    assert first.ffn.fc1.weight.grad is not None
+    assert first.ffn.fc1.weight.grad.any()  # its query goes on
     assert model.queries.boxes.grad is None
 
 
@@ -61,6 +92,7 @@ def test_the_proposal_boxes_learn_from_the_first_stage():
     batch = random_batch([1])
     model(batch.images, batch.sizes).stages[0].boxes.sum().backward()
     assert model.queries.boxes.grad is not None
+    assert model.queries.boxes.grad.any(dim=1).all()
 
 
 def test_a_query_asked_for_twice_is_drawn_alike():

@@ -66,13 +66,35 @@ def test_decode_gives_the_bitmap_back_in_its_own_box(height: int, width: int, se
 
 
 @pytest.mark.parametrize(
-    "box",
-    [[5, 5, 5, 5], [9, 9, 2, 2], [-50, -50, -10, -10], [200, 200, 300, 300], [float("nan")] * 4, [-1e9, 3, 1e9, 4]],
+    ("box", "pixels"),
+    [
+        ([5, 5, 5, 5], 0),
+        ([9, 9, 2, 2], 0),
+        ([9, 2, 2, 9], 0),
+        ([2, 9, 9, 2], 0),
+        ([-50, -50, -10, -10], 0),
+        ([200, 200, 300, 300], 0),
+        ([2, 4.5, 6, 4.5], 0),  # pixel centres lie on it
+        ([4.5, 2, 4.5, 6], 0),
+        ([float("nan")] * 4, 0),
+        ([2, float("nan"), 6, float("nan")], 0),
+        ([-1e9, 3, 1e9, 4], 30),
+        ([7, -1e9, 8, 1e9], 20),
+    ],
 )
-def test_boxes_that_hold_no_pixel_or_cannot_be(box: list[float]):
+def test_boxes_that_hold_no_pixel_or_cannot_be(box: list[float], pixels: int):
     mask = paste(np.ones((28, 28), np.float32), np.array(box, np.float32), (20, 30))
-    assert area(encode(mask, (20, 30))) == canvas_of(mask, (20, 30)).sum()
+    assert canvas_of(mask, (20, 30)).sum() == area(encode(mask, (20, 30))) == pixels
     assert trace(np.ones((28, 28), np.float32), np.array(box, np.float32), (20, 30)) == encode(mask, (20, 30))
+
+
+def test_pasting_into_a_picture_adds_ones_and_leaves_the_rest():
+    canvas = np.eye(3, 4, dtype=np.uint8)
+    mask = LocalMask(np.array([[1, 0], [0, 1]], np.uint8), 1, 1)
+    assert mask.paste_into(canvas) is canvas
+    assert canvas.tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]
+    LocalMask(np.array([[0, 1, 0]], np.uint8), 1, 1).paste_into(canvas)
+    assert canvas.tolist() == [[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 1, 0]]
 
 
 def test_one_pixel_box():

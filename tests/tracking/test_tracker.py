@@ -6,7 +6,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from queryinst.errors import UserError
 from queryinst.structures import Detections
 from queryinst.tracking.tracker import Tracker
 from queryinst.video_config import TrackerConfig
@@ -188,15 +187,6 @@ def test_a_query_takes_part_once_with_its_best_class_and_so_many_at_most():
     assert (found.labels.tolist(), place(found)) == ([2], {0: 20})
     many = frame(*(detection(10 + 10 * i, A, score=0.9 - 0.1 * i, side=5) for i in range(5)))
     assert place(Tracker(config(max_detections=2)).update(many)) == {0: 10, 1: 20}
-
-
-def test_what_is_missing_is_said():
-    with pytest.raises(UserError, match="association heads"):
-        Tracker(config()).update(frame(detection(20, None)))
-    with pytest.raises(UserError, match="know their query"):
-        Tracker(config(by="query")).update(frame(detection(20)))
-    with pytest.raises(UserError, match="ground truth"):
-        Tracker(config(by="truth"))
 
 
 def scene(rng: np.random.Generator, count: int, classes: int = 3) -> Detections:

@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from pycocotools.coco import COCO
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from queryinst.data.coco import CocoFile
@@ -66,14 +67,22 @@ def test_no_grid_outside_training(tmp_path: Path, shapes_source: Path):
 
 
 def test_ground_truth_draws_every_kind_of_mask(shapes_source: Path):
-    """Polygons, both kinds of RLE and crowd regions change the picture where the mask is."""
+    """Polygons, both kinds of RLE and crowd regions change the picture where the mask is, as pycocotools has it."""
     source = CocoFile(shapes_source / "annotations/instances_train.json", shapes_source / "images/train")
+    coco = COCO(shapes_source / "annotations/instances_train.json")
     seen = set()
     for image in source.images:
         plain = np.full((image.height, image.width, 3), 99, np.uint8)
         layer = annotated(image, source)
-        drawn = overlay(plain, layer.masks, layer.captions)
         annotations = source.annotations(image)
-        seen |= {type(a["segmentation"]).__name__ for a in annotations}
-        assert (drawn != 99).any() == bool(annotations)
-    assert seen == {"list", "dict"}
+        assert len(layer.masks) == len(layer.captions) == len(annotations)
+        for annotation, mask, caption in zip(annotations, layer.masks, layer.captions, strict=True):
+            drawn = (overlay(plain, [mask], [""]) != 99).any(2)
+            truth = coco.annToMask(coco.anns[annotation["id"]]).astype(bool)
+            times = len(drawn) // len(truth)  # small images are drawn larger
+            truth = truth.repeat(times, 0).repeat(times, 1)
+            assert (drawn & truth).sum() > 0.8 * (drawn | truth).sum()
+            assert caption.endswith(" (crowd)") == bool(annotation["iscrowd"])
+            outline, crowd = annotation["segmentation"], annotation["iscrowd"]
+            seen.add(("polygons" if isinstance(outline, list) else type(outline["counts"]).__name__, crowd))
+    assert {kind for kind, _ in seen} == {"polygons", "str", "list"}
