@@ -53,7 +53,7 @@ def test_fp32_is_equal(name: str):
 
 
 def test_bf16_is_close_and_pixels_stay_float32():
-    """Of scores from 0 to 1 and boxes of 64 pixels. What is exact in a box: `test_bfloat16.py`."""
+    """Of scores from 0 to 1 and boxes of 64 pixels. What is exact in a box: `test_bfloat16_boxes.py`."""
     model = with_statistics(small_model())
     for stage in model.stages:
         nn.init.normal_(stage.box.cls.weight, std=0.5)
