@@ -465,7 +465,8 @@ def test_no_bytes_are_too_strange(tmp_path: Path, kind: str):
         damaged[rng.integers(0, min(len(sound), 400 if number % 2 else len(sound)), 5)] = rng.integers(0, 256, 5)
         path.write_bytes(damaged.tobytes()[: int(rng.integers(0, len(sound))) if number % 3 == 0 else None])
         found |= set(image_faults(image, decode=True))
-    assert {"image-unreadable", "image-truncated"} <= found <= RULES.keys()
+    in_part = set() if kind == "webp" else {"image-truncated"}  # of a WebP Pillow reads all or nothing
+    assert {"image-unreadable"} | in_part <= found <= RULES.keys()
 
 
 def test_the_command(twin: Twin, tmp_path: Path, run: Run):
