@@ -243,11 +243,11 @@ def test_mistakes_leave_nothing_behind(workplace: Path, run: Run):
         assert files() == before
 
     image.write_bytes(whole[: len(whole) // 2])
-    code, text = run("train", *TINY)
+    code, text = run("train", *SHORT)
     assert code == 2
     assert image.name in text.splitlines()[-1]
     assert "Traceback" not in text
-    code, text = run("train", *TINY, "data.max_bad_images=1")
+    code, text = run("train", *SHORT, "data.max_bad_images=1")
     assert code == 0, text
     assert text.count("skipped (1 of 1 allowed)") == 1
     assert len(json.loads(only(workplace, "outputs/*/result.json").read_text())["skipped_images"]) == 1
