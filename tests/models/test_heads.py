@@ -135,6 +135,7 @@ def test_mask_head_without_rows(training: bool):
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in head.parameters())
 
 
-def test_a_pyramid_of_fewer_maps_than_it_was_made_for_is_refused():
-    with pytest.raises(ValueError, match="shorter"):
-        FPN([8, 8, 8, 8], 4)([torch.zeros(1, 8, side, side) for side in (8, 4, 2)])
+@pytest.mark.parametrize("sides", [(8, 4, 2), (16, 8, 4, 2, 1)], ids=["too few", "too many"])
+def test_other_maps_than_a_pyramid_was_made_for_are_refused(sides: tuple[int, ...]):
+    with pytest.raises(ValueError, match="argument 2 is"):
+        FPN([8, 8, 8, 8], 4)([torch.zeros(1, 8, side, side) for side in sides])
