@@ -174,3 +174,13 @@ def test_a_download_that_fails_names_the_address(monkeypatch: pytest.MonkeyPatch
         "the ImageNet weights of resnet18 cannot be downloaded (<urlopen error no route>): fetch "
         "https://download.pytorch.org/models/resnet18-f37072fd.pth elsewhere and set backbone.weights=FILE"
     )
+
+
+def test_a_backbone_that_lacks_a_tensor_is_named_with_its_file(tmp_path: Path):
+    path = tmp_path / "weights.pth"
+    state = torchvision.models.resnet18().state_dict()
+    del state["layer1.0.bn1.weight"]
+    torch.save(dict(state), path)
+    sentence = rf"^backbone\.weights={path} lacks 1 of \d+ tensors: body\.layer1\.0\.bn1\.weight$"
+    with pytest.raises(UserError, match=sentence):
+        start_backbone(build_backbone(BackboneConfig(name="resnet18")), "resnet18", str(path))
