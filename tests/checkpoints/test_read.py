@@ -24,9 +24,12 @@ class Malicious:
         return os.mkdir, (str(self.path),)
 
 
+@pytest.mark.parametrize("lenient", [False, True], ids=["", "torch is told to run it"])
 @pytest.mark.parametrize("kind", ["torch", "torch of old", "pickle"])
-def test_code_is_refused(tmp_path: Path, kind: str):
+def test_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, lenient: bool):
     """In a pickle beside the weights, before them, and in both formats of torch."""
+    if lenient:
+        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     path, victim = tmp_path / "weights", tmp_path / "victim"
     content = {"state_dict": {"a": torch.zeros(1)}, "meta": Malicious(victim)}
     if kind == "pickle":
