@@ -1,5 +1,6 @@
 """Reading files of others: what is data is read, what is code is refused by name and not run."""
 
+import fractions
 import os
 import pickle
 import sys
@@ -142,3 +143,9 @@ def test_safetensors_round_trip_and_damage(tmp_path: Path):
     blocked.touch()
     with pytest.raises(UserError, match="cannot be written"):
         write_safetensors(blocked / "a.safetensors", {}, {})
+
+
+def test_what_no_training_code_leaves_there_is_refused_though_it_would_do_no_harm(tmp_path: Path):
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "meta": fractions.Fraction(1, 3)}, tmp_path / "weights")
+    with pytest.raises(UserError, match=r"\(it would call fractions\.Fraction\)"):
+        read(tmp_path / "weights")
