@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from queryinst.config import CallbacksConfig
 from queryinst.data.coco import CocoFile
 from queryinst.data.youtube_vis import VideoFile
 from queryinst.evaluation import coco, youtube_vis
@@ -13,6 +12,7 @@ from queryinst.evaluation.coco import CocoEvaluator
 from queryinst.evaluation.youtube_vis import VideoEvaluator
 from queryinst.lightning.callbacks.pictures import ImagePictures
 from queryinst.lightning.callbacks.strips import Strips
+from queryinst.logger_config import CallbacksConfig
 from queryinst.video_config import TrackerConfig
 
 Evaluator = CocoEvaluator | VideoEvaluator

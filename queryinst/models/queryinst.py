@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from queryinst.config import BackboneConfig, ModelConfig
 from queryinst.models.association_head import AssociationHead
-from queryinst.models.backbone import build_backbone
+from queryinst.models.backbone import build_backbone, channels_of
 from queryinst.models.box_head import BoxHead
 from queryinst.models.fpn import FPN
 from queryinst.models.initialisation import as_paddle
@@ -50,7 +50,7 @@ class QueryInst(nn.Module):
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
         self.backbone = build_backbone(backbone)
-        self.neck = FPN(self.backbone.channels, model.width)
+        self.neck = FPN(channels_of(self.backbone), model.width)
         self.queries = Proposals(model.num_proposals, model.width, model.proposal_init, model.detach_proposals)
         stages = nn.ModuleList(Stage(model, num_classes) for _ in range(model.num_stages))
         self.stages = cast(list[Stage], stages)  # for the type checker, which knows only Modules in a ModuleList

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from queryinst.errors import SaidElsewhere, Stopped, UserError, nearest
 from queryinst.rules import check
 from queryinst.settings import kind_of, walk
+from queryinst.slots import check_parts
 from queryinst.studies import sweep, sweep_table
 from queryinst.studies.processes import end_with_parent, exit_code, is_first
 
@@ -127,6 +128,7 @@ def typed(composed: DictConfig, schema: type[Any]) -> Any:
     except OmegaConfBaseException as error:
         raise UserError(explain(error, schema)) from None
     check(config)
+    check_parts(config)
     return config
 
 
@@ -186,7 +188,7 @@ def explain(error: Exception, schema: type[Any]) -> str:
         return f"{several} has several values: add -m to run one after another, or write [..] for a list"
     key = _first(r"full_key: ([\w.\[\]]+)", text) or _first(r"Could not override '([^']+)'", text) or unknown
     if unknown or "Could not override" in text:
-        if ".extra." in str(key):
+        if re.search(r"\.(extra|args|terms|costs|steps)\.|^metrics\.", str(key)):
             return f"unknown setting '{key}'{place}; to add it, write +{key}=VALUE"
         known = [*(name for name, _, _ in walk(schema())), *_nodes(schema()), *groups()]
         return f"unknown setting '{key}'{place}{nearest(str(key), known)}"

@@ -3,13 +3,14 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from queryinst.config import TrainConfig
 from queryinst.data.embedded import fingerprint
 from queryinst.errors import UserError
-from queryinst.settings import walk
+from queryinst.slots import sources
 
 
 def identity(config: TrainConfig) -> dict[str, Any]:
@@ -18,10 +19,12 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     Raises:
         UserError: a file that counts by its content does not exist.
     """
-    values = {key: value for key, entry, value in walk(config) if _counts(entry, value)}
+    values = dict(_counting(config))
     for key in ("weights", "backbone.weights"):
         if values[key] and values[key] != "imagenet":
             values[key] = _digest(Path(values[key]), key)
+    if parts := sources(config):
+        values["parts"] = parts
     made = fingerprint(config.data)
     if made:
         values["data"] = made
@@ -34,12 +37,18 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     return values
 
 
-def _counts(entry: dataclasses.Field[Any], value: Any) -> bool:
-    """Whether a setting defines the result of a run."""
-    if entry.metadata["identity"] == "set":
+def _counting(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every setting that defines the result of a run."""
+    for entry in dataclasses.fields(config):
+        key, value = f"{prefix}{entry.name}", getattr(config, entry.name)
+        counts = entry.metadata.get("identity", True)
         default = entry.default if entry.default_factory is dataclasses.MISSING else entry.default_factory()
-        return bool(value != default)
-    return bool(entry.metadata["identity"])
+        if not counts or (counts == "set" and value == default):
+            continue
+        if dataclasses.is_dataclass(value):
+            yield from _counting(value, f"{key}.")
+        else:
+            yield key, value
 
 
 def run_id(values: dict[str, Any]) -> str:
