@@ -122,9 +122,9 @@ def _elastic(config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile
 
 def _validate(module: "QueryInstModule", config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile") -> None:
     """Run a module over the data set, as the training run did."""
-    from queryinst.data.coco import CocoDataset
     from queryinst.data.collate import FixedSampler
     from queryinst.data.datamodule import loader
+    from queryinst.data.dataset import CocoDataset
     from queryinst.data.transforms import EvaluationGeometry
     from queryinst.lightning.trainer import trainer_of
 

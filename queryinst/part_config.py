@@ -23,6 +23,9 @@ class TermConfig(PartConfig):
     weight: float = setting(1.0, "factor on it", at_least=0)
 
 
+WEIGHTED = ("loss_term", "matching_cost")  # slots whose parts are added to others
+
+
 @dataclass(frozen=True)
 class Used:
     """A part that a configuration names."""
@@ -78,9 +81,7 @@ def used(config: Any, prefix: str = "") -> Iterator[Used]:
         key, value, kind = f"{prefix}{entry.name}", getattr(config, entry.name), entry.metadata.get("slot")
         if kind and isinstance(value, dict):
             for name, node in value.items():
-                part = (
-                    opened(f"{key}.{name}", node) if "weight" not in node else opened(f"{key}.{name}", node, TermConfig)
-                )
+                part = opened(f"{key}.{name}", node, TermConfig if kind in WEIGHTED else PartConfig)
                 yield Used(f"{key}.{name}", kind, part.name, part.args)
         elif kind:
             yield Used(key, kind, value.name, value.args)

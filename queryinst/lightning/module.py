@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from queryinst.config import OptimizerConfig, PostprocessConfig, ScheduleConfig
-from queryinst.criterion.criterion import TERMS, Criterion
+from queryinst.criterion.criterion import Criterion
 from queryinst.criterion.matcher import NonFiniteError
 from queryinst.errors import UserError
 from queryinst.lightning.kinds import Evaluator
@@ -60,7 +60,7 @@ class QueryInstModule(pl.LightningModule):
         self.metrics: dict[str, float] = {}  # of the last evaluation, NaN where there was nothing to find
 
     def losses(self, batch: Batch) -> Tensor:
-        """(S, 4 or 5) weighted losses of a batch: a row a stage, a column a term."""
+        """(S, columns) weighted losses of a batch: a row a stage, a column a term."""
         assert self.training_parts
         criterion = self.training_parts.criterion
         output = self.model(batch.images, batch.sizes)
@@ -160,9 +160,11 @@ class QueryInstModule(pl.LightningModule):
         return ranks.mean(torch.stack([recent.to(self.device) for recent in self._recent]))
 
     def _log_losses(self, losses: Tensor) -> None:
+        assert self.training_parts
+        terms = self.training_parts.criterion.terms
         named: dict[str, Tensor | float] = {"train/loss": losses.sum(), "train/lr": self._learning_rate()}
         for stage, row in enumerate(losses, 1):
-            named |= {f"train/stage_{stage}/loss_{term}": value for term, value in zip(TERMS, row, strict=False)}
+            named |= {f"train/stage_{stage}/loss_{term}": value for term, value in zip(terms, row, strict=False)}
         self._row = named
         self.log("train/loss", losses.sum(), logger=False, batch_size=1)  # for those who watch
 
