@@ -15,7 +15,19 @@ COMMANDS = {"train", "evaluate", "predict", "convert", "doctor", "benchmark", "c
 
 # What each part may import besides itself: config, structures, ops <- models | criterion | tracking <- data |
 # evaluation | visualize | checkpoints <- inference | lightning <- studies <- benchmarks <- commands.
-BASE = {"errors", "settings", "config", "video_config", "rules", "structures", "ops", "part_config", "source", "slots"}
+BASE = {
+    "errors",
+    "settings",
+    "config",
+    "video_config",
+    "rules",
+    "structures",
+    "ops",
+    "part_config",
+    "source",
+    "slots",
+    "parts",
+}
 READERS = {"data", "evaluation", "visualize", "checkpoints"}
 MAY_IMPORT = {
     "errors": set(),
@@ -28,7 +40,7 @@ MAY_IMPORT = {
     "source": {"errors"},
     "slots": {"errors", "part_config", "source"},
     "parts": {"structures", "data"},  # for annotations only
-    "command_config": {"settings", "config", "video_config"},
+    "command_config": {"settings", "config", "video_config", "part_config"},
     "memory": set(),
     "ops": {"errors"},
     "structures": {"ops"},
