@@ -64,7 +64,7 @@ def _source(config: EvaluateConfig, checkpoint: "Checkpoint") -> "CocoFile":
     data = checkpoint.config.data
     if config.images and config.annotations:
         return (VideoFile if data.video else CocoFile)(Path(config.annotations), Path(config.images))
-    checkpoint.require_allowed("reader")
+    checkpoint.require_allowed("backbone", "box_head", "mask_head", "reader")
     make_embedded(data)
     return open_split(data, "val", f"; {config.checkpoint} was evaluated there: give images=FOLDER annotations=FILE")
 
