@@ -156,7 +156,7 @@ LEADING = {
     "fallback": "try:\n    from fast_nets import Net\nexcept ImportError:\n    from nets.deep import Net",
     "fallback here": f"try:\n    import fast_nets\nexcept ImportError:\n    {HERE}",
     "in if": f"if True:\n    {HERE}",
-    "typing": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from nowhere import A\nfrom nets.deep import Net",
+    "typing": "import typing\nif typing.TYPE_CHECKING:\n    from nowhere import A\nfrom nets.deep import Net",
 }
 
 
