@@ -37,7 +37,7 @@ from queryinst.studies.processes import PARENT
 CALL = "QUERYINST_SWEEP"  # environment, for the processes of the jobs: what `begin` and `Start` know of the command
 PLANNED = "planned"  # folder of the records of a dry run
 SAID = 12  # last lines of a failed job's log in the table
-STOPPED = {130, *(128 + number for number in (signal.SIGTERM, signal.SIGUSR1))}
+STOPPED = {130, *(128 + number for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM))}
 
 
 @dataclass(frozen=True)
