@@ -9,10 +9,9 @@ The result serves `evaluate checkpoint=`, `predict checkpoint=` and `train weigh
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from queryinst.errors import UserError
+from queryinst.studies.ending import ending
 
 
 def main() -> None:
@@ -32,14 +31,11 @@ def main() -> None:
         help="weights trained with RoIAlign without the half-pixel shift (PaddleDetection after August 2024)",
     )
     arguments = parser.parse_args()
-    try:
+    with ending():
         from queryinst.checkpoints.published import convert
 
         for line in convert(arguments.source, arguments.destination, arguments.annotations, not arguments.unaligned):
             print(line)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
         ended = _ended(trainer)
         if ended != "schedule":
             say(
-                f"ended by {ended} at step {trainer.global_step}, in epoch {trainer.current_epoch} of {trainer.max_epochs}"
+                f"ended by {ended} at step {trainer.global_step}, epoch {trainer.current_epoch} of {trainer.max_epochs}"
             )
         best = BEST if (folder / BEST).exists() else LAST
         module.model.load_state_dict(load(folder / best).weights)
@@ -95,7 +95,9 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
         shown = folder if config.callbacks.pictures else None
         report(loggers, metrics, stages, module.evaluators[-1], shown, trainer.global_step - 1)
         failed = False
-    except SystemExit:  # Lightning's way to end after Ctrl+C
+    except SystemExit as leaving:  # Lightning's way to end after Ctrl+C; and rich's, where nobody reads
+        if isinstance(leaving.__context__, BrokenPipeError):
+            raise
         raise KeyboardInterrupt from None
     finally:
         if failed and (folder / LAST).exists():

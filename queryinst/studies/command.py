@@ -1,5 +1,8 @@
 """The shell around every command: compose with Hydra, check, run, and say in one sentence what the user got wrong."""
 
+from queryinst.studies.ending import ending  # first of all: it knows of Ctrl+C while the rest is imported
+
+# isort: split
 import functools
 import os
 import re
@@ -14,11 +17,12 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from queryinst.errors import SaidElsewhere, Stopped, UserError, nearest
+from queryinst.config import TrainerConfig
+from queryinst.errors import Stopped, UserError, nearest
 from queryinst.rules import check
 from queryinst.settings import kind_of, walk
 from queryinst.studies import sweep, sweep_table
-from queryinst.studies.processes import end_with_parent, exit_code, is_first
+from queryinst.studies.processes import end_with_parent, settle
 
 KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
 PACKAGE = Path(__file__).parents[1]
@@ -32,12 +36,11 @@ def command(
     """Turn `task(config)` into a command line program; with `sweeps`, -m runs several (`queryinst.studies.sweep`).
 
     `config_name` is composed from `conf/`, checked against the dataclass `schema`, and given to the task as an instance
-    of it. Nothing here imports torch. Exit codes: 0 done, 1 a fault of ours (with traceback), 2 the user's mistake (one
-    sentence), 130 interrupted, 128 and a signal's number where that ended a run in good order.
+    of it. Nothing here imports torch. How it ends, and with which exit code, is in `queryinst.studies.ending`.
     """
 
     def decorate(task: Callable[[Any], None]) -> Callable[[], None]:
-        faults: list[UserError] = []
+        raised: list[BaseException] = []
 
         @functools.wraps(task)
         def run(composed: DictConfig) -> None:
@@ -45,48 +48,41 @@ def command(
                 _job(composed, schema)
                 return
             try:
-                task(typed(composed, schema))
-            except SaidElsewhere as error:
-                faults.append(error)
-            except UserError as error:
-                _say(error)
-                faults.append(error)
+                config = typed(composed, schema)
+                trainer = getattr(config, "trainer", TrainerConfig())  # other commands are one process
+                settle(trainer.devices, trainer.num_nodes)
+                task(config)
+            except (UserError, Stopped, OSError) as error:  # past Hydra, which would say that a job has failed
+                raised.append(error)
 
         @functools.wraps(task)
         def main() -> None:
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
-            ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
-            end_with_parent()
             several = sweeps and any(word in ("-m", "--multirun") for word in sys.argv)
-            try:
-                _check_overrides(sys.argv[1:])
-                if several:
-                    sys.argv[1:] = sweep.begin(sys.argv[1:])
-                hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(run)()
-            except UserError as error:
-                _say(error)
-                sys.exit(2)
-            except (HydraException, OmegaConfBaseException) as error:
-                _say(UserError(explain(error, schema)))
-                sys.exit(2)
-            except AssertionError as error:
-                sentence = _below_nothing(error, sys.argv[1:], schema)
-                if not sentence:
+            raised.clear()
+            with ending():
+                os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
+                ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
+                end_with_parent()
+                try:
+                    _check_overrides(sys.argv[1:])
+                    if several:
+                        sys.argv[1:] = sweep.begin(sys.argv[1:])
+                    hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(run)()
+                except (HydraException, OmegaConfBaseException) as error:
+                    raise UserError(explain(error, schema)) from error
+                except AssertionError as error:
+                    sentence = _below_nothing(error, sys.argv[1:], schema)
+                    if not sentence:
+                        raise
+                    raise UserError(sentence) from error
+                except KeyboardInterrupt:
+                    if several:
+                        sweep_table.report()
                     raise
-                _say(UserError(sentence))
-                sys.exit(2)
-            except Stopped as stop:
-                sys.exit(exit_code(stop.code))
-            except KeyboardInterrupt:
+                if raised:
+                    raise raised[0]
                 if several:
-                    sweep_table.report()
-                if is_first():
-                    print("\ninterrupted", file=sys.stderr)
-                sys.exit(130)
-            if several:
-                sys.exit(sweep_table.report())
-            if faults:
-                sys.exit(exit_code(2) if isinstance(faults[0], SaidElsewhere) else 2)
+                    sys.exit(sweep_table.report())
 
         return main
 
@@ -220,8 +216,3 @@ def _nodes(config: Any) -> Iterator[str]:
 def groups() -> list[str]:
     """The groups of `conf/`."""
     return sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
-
-
-def _say(error: UserError) -> None:
-    rank = os.environ.get("LOCAL_RANK", "0")
-    print(f"error{f' on device {rank}' if rank != '0' else ''}: {error}", file=sys.stderr)
