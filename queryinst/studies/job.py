@@ -12,9 +12,10 @@ import filelock
 from omegaconf import OmegaConf
 
 from queryinst.config import TrainConfig
-from queryinst.errors import UserError
+from queryinst.errors import UserError, room
 from queryinst.slots import outside, place
 from queryinst.studies.identity import identity, run_folder, run_id
+from queryinst.studies.locks import held
 from queryinst.studies.processes import is_first
 
 if (
@@ -64,7 +65,8 @@ def _data(config: TrainConfig) -> "CocoDataModule":
     from queryinst.data.datamodule import data_module
 
     data = data_module(config)
-    data.prepare_data()
+    with room(config.data.root):
+        data.prepare_data()
     data.check()
     return data
 
@@ -79,7 +81,7 @@ def _held(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written ({error.strerror}); set output=FOLDER") from None
     try:
-        with filelock.FileLock(folder / LOCK, blocking=False) if is_first() else contextlib.nullcontext():
+        with held(folder / LOCK) if is_first() else contextlib.nullcontext(), room(folder):
             try:
                 yield
             except UserError:  # leave nothing where nothing came about

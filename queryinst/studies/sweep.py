@@ -31,7 +31,7 @@ from queryinst.studies.processes import PARENT
 
 PLANNED = "planned"  # folder of the records of a dry run
 SAID = 12  # last lines of a failed job's log in the table
-STOPPED = {130, *(128 + number for number in (signal.SIGTERM, signal.SIGUSR1))}
+STOPPED = {130, *(128 + number for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM))}
 
 
 @dataclass(frozen=True)
