@@ -12,7 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from queryinst.checkpoints.load import load, start_backbone, start_from
+from queryinst.checkpoints.load import load, require_fit, start_backbone, start_from
 from queryinst.config import TrainConfig
 from queryinst.criterion.criterion import Criterion
 from queryinst.criterion.matcher import Matcher
@@ -61,7 +61,7 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
     pl.seed_everything(config.seed, workers=True, verbose=False)
     module, loaded = _module(config, data, folder, run_id)
     last = folder / LAST if (folder / LAST).exists() else None
-    step = _step_of(last) if last else 0
+    step = _step_of(last, module) if last else 0
     tags = (config.backbone.name, Path(config.data.root).name)
     loggers = log.build_loggers(config.logger, folder, run_id, folder.name, step, config.study_name, tags)
     loggers += instantiate(config.logger.extra, "logger")
@@ -88,7 +88,9 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
                 f"ended by {ended} at step {trainer.global_step}, epoch {trainer.current_epoch} of {trainer.max_epochs}"
             )
         best = BEST if (folder / BEST).exists() else LAST
-        module.model.load_state_dict(load(folder / best).weights)
+        weights = load(folder / best).weights
+        require_fit(weights, module.model.state_dict(), folder / best)
+        module.model.load_state_dict(weights)
         trainer.loggers = []  # the curves have these numbers already, at the step they belong to
         metrics, stages = _evaluate_stages(trainer, module, data, config.tracker, folder)
         latency = seconds(module.model, config.model.postprocess, side, side)
@@ -197,14 +199,19 @@ def _module(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str
     return QueryInstModule(model, evaluators, config.model.postprocess, training, record, folder), loaded
 
 
-def _step_of(checkpoint: Path) -> int:
+def _step_of(checkpoint: Path, module: QueryInstModule | None = None) -> int:
+    """How far a checkpoint is. Raises UserError where it is damaged, or is not the module's."""
     try:
-        return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        step, weights = int(content["global_step"]), dict(content["state_dict"])
     except Exception as error:  # torch's many ways to say damaged
         raise UserError(
             f"{checkpoint} is damaged ({type(error).__name__}), so this run cannot go on: delete {checkpoint.parent} "
             "to train it again, or start another run from its best.ckpt with weights="
         ) from None
+    if module is not None:
+        require_fit(weights, module.state_dict(), checkpoint)
+    return step
 
 
 def _heading(config: TrainConfig, data: CocoDataModule, world: int) -> str:
