@@ -30,11 +30,15 @@ def main() -> None:
         action="store_true",
         help="weights trained with RoIAlign without the half-pixel shift (PaddleDetection after August 2024)",
     )
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="MODULE", help="of your own, that parts may be imported from"
+    )
     arguments = parser.parse_args()
     with ending():
         from queryinst.checkpoints.published import convert
 
-        for line in convert(arguments.source, arguments.destination, arguments.annotations, not arguments.unaligned):
+        given = (arguments.source, arguments.destination, arguments.annotations, not arguments.unaligned)
+        for line in convert(*given, arguments.allow):
             print(line)
 
 

@@ -28,12 +28,20 @@ def main() -> None:
     parser.add_argument(
         "--max-detections", type=int, help="detections an image; as many as the model's own evaluation by default"
     )
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="of your own, which may be imported for the parts that the checkpoint names",
+    )
     arguments = parser.parse_args()
     with ending():
         _check(arguments.destination, arguments.max_detections)
         from queryinst.checkpoints.exported import export
 
-        for line in export(arguments.checkpoint, arguments.destination, arguments.max_detections, __version__):
+        given = (arguments.checkpoint, arguments.destination, arguments.max_detections, __version__, arguments.allow)
+        for line in export(*given):
             print(line, flush=True)
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from queryinst.config import LoggerConfig
 from queryinst.errors import Stopped, UserError
+from queryinst.logger_config import LoggerConfig
 
 BEST_OF = ("val/segm_AP", "val/bbox_AP")  # W&B's table of runs shows their maximum, not their last value
 

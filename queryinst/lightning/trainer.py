@@ -1,6 +1,5 @@
 """A Lightning Trainer from our settings."""
 
-import importlib
 import logging
 import warnings
 from pathlib import Path
@@ -111,28 +110,6 @@ def devices(text: str) -> int | str | list[int]:
     except ValueError:
         raise UserError(f"trainer.devices takes a number, a list such as 0,2, or auto; got '{text}'") from None
     return numbers if len(numbers) > 1 or "," in text else numbers[0]
-
-
-def instantiate(nodes: dict[str, Any], kind: str) -> list[Any]:
-    """Other people's callbacks or loggers: each node names a class in `_target_` and gives its arguments.
-
-    Raises:
-        UserError: the class does not exist, or does not take an argument.
-    """
-    made = []
-    for name, node in nodes.items():
-        arguments = dict(node) if isinstance(node, dict) else {}
-        target = str(arguments.pop("_target_", ""))
-        module, _, attribute = target.rpartition(".")
-        try:
-            made.append(getattr(importlib.import_module(module), attribute)(**arguments))
-        except (ImportError, AttributeError, ValueError) as error:
-            raise UserError(
-                f"{kind}.extra.{name}: _target_ '{target}' names nothing that can be imported: {error}"
-            ) from error
-        except TypeError as error:
-            raise UserError(f"{kind}.extra.{name}: {target} does not take these arguments: {error}") from error
-    return made
 
 
 def quiet() -> None:

@@ -27,12 +27,15 @@ from queryinst.lightning.callbacks.matching_stability import STABILITY_IMAGES, M
 from queryinst.lightning.callbacks.progress import RunProgress
 from queryinst.lightning.callbacks.query_use import QueryUse
 from queryinst.lightning.callbacks.throughput import Throughput
+from queryinst.lightning.dry_pass import dry_pass
 from queryinst.lightning.module import QueryInstModule, Training
+from queryinst.lightning.own import OwnMetrics, instantiate
 from queryinst.lightning.report import report
-from queryinst.lightning.trainer import BEST, LAST, build_trainer, instantiate
+from queryinst.lightning.trainer import BEST, LAST, build_trainer
 from queryinst.models.cost import flops, parameters, seconds
 from queryinst.models.queryinst import QueryInst
 from queryinst.ops.ranks import of_all_ranks
+from queryinst.slots import sources
 from queryinst.video_config import TrackerConfig
 
 
@@ -140,7 +143,7 @@ def _callbacks(config: TrainConfig, data: CocoDataModule, folder: Path) -> list[
         made.append(kinds.pictures(source, folder, settings, config.tracker))
     if config.trainer.compile:
         made.append(Compilation())
-    return made + instantiate(settings.extra, "callbacks")
+    return made + instantiate(settings.extra, "callback")
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -194,9 +197,12 @@ def _module(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str
         "category_ids": list(categories.ids),
         "category_names": list(categories.names),
         "run": run_id,
+        "parts": sources(config),
     }
     evaluators = {-1: kinds.evaluator(data.file("val"), config.tracker)}
-    return QueryInstModule(model, evaluators, config.model.postprocess, training, record, folder), loaded
+    own = OwnMetrics(config.metrics, data.file("val").content) if config.metrics else None
+    dry_pass(config, model, training.criterion, own)
+    return QueryInstModule(model, evaluators, config.model.postprocess, training, record, folder, own), loaded
 
 
 def _step_of(checkpoint: Path, module: QueryInstModule | None = None) -> int:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
-from queryinst.config import LoggerConfig, WandbConfig
 from queryinst.errors import Stopped, UserError
 from queryinst.lightning.loggers import CsvLogger, begin, build_loggers, close
+from queryinst.logger_config import LoggerConfig, WandbConfig
 
 
 def rows(path: Path) -> list[dict[str, str]]:
