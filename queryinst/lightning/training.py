@@ -88,6 +88,8 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
         say(f"batches    {grouped:.0%} of the pixels are padding; {plain:.0%} without grouping by aspect ratio")
     say(f"network    {cost['parameters'] / 1e6:.2f} M parameters, {cost['flops'] / 1e9:.2f} GFLOPs at {side}x{side}")
     say(f"folder     {folder}" + (f", resumed at step {step}" if step else ""))
+    if config.logger.wandb.enabled and log.switched_off():
+        say(f"W&B        left out: {log.switched_off()}")
     failed = True
     try:
         with blamed(own["logger"] | own["callback"]):
