@@ -16,6 +16,7 @@ COMMANDS = {"train", "evaluate", "predict", "convert", "doctor", "benchmark", "c
 # What each part may import besides itself: config, structures, ops <- models | criterion | tracking <- data |
 # evaluation | visualize | checkpoints <- inference | lightning <- studies <- benchmarks <- commands.
 BASE = {"errors", "settings", "config", "video_config", "rules", "structures", "ops", "part_config", "source", "slots"}
+BASE |= {"library_names"}
 READERS = {"data", "evaluation", "visualize", "checkpoints"}
 MAY_IMPORT = {
     "errors": set(),
@@ -26,7 +27,8 @@ MAY_IMPORT = {
     "config": {"settings", "video_config", "part_config", "logger_config"},
     "rules": {"errors", "settings", "config"},
     "source": {"errors"},
-    "slots": {"errors", "part_config", "source"},
+    "library_names": {"errors", "part_config"},
+    "slots": {"errors", "part_config", "source", "library_names"},
     "parts": {"structures", "data"},  # for annotations only
     "command_config": {"settings", "config", "video_config"},
     "memory": set(),
@@ -55,6 +57,7 @@ ONLY_IN = {
     "supervision": ("inference/result.py",),
     "av": ("inference/film.py",),
     "gradio": ("demo_page/page.py",),
+    "timm": ("models/timm_backbone.py",),
 }
 
 
