@@ -36,7 +36,7 @@ def main(config: PredictConfig) -> None:
     from queryinst.inference.record import RESULTS, TRACKS, Record
     from queryinst.inference.tracking import Story, tracked
 
-    predictor = queryinst.load(config.checkpoint, config.accelerator, config.precision)
+    predictor = queryinst.load(config.checkpoint, config.accelerator, config.precision, config.allow)
     tracker, told = changed(predictor.tracker, config.tracker), config.tracker.by is not None
     # A model for video tracks, and any other that is told how. Files are the frames of one only where that is said.
     files = 0 if isinstance(source, Video) else source.total

@@ -163,13 +163,13 @@ def sources(config: Any) -> dict[str, str]:
 
 def require_allowed(parts: Iterable[Used], allowed: Iterable[str], where: str) -> None:
     """Raise UserError where a file names a part of a module whose code nobody has allowed to run."""
-    for part in parts:
-        module = place(part)[0]
-        if module not in allowed and part.name not in allowed:
-            raise UserError(
-                f"{where} needs {part.name} ({part.key}), code that is not in it: if you trust that module, add "
-                f"allow=[{module}] to the command"
-            )
+    missing = [part for part in parts if not {place(part)[0], part.name} & set(allowed)]
+    if missing:
+        modules = ",".join(dict.fromkeys([*allowed, *(place(part)[0] for part in missing)]))
+        raise UserError(
+            f"{where} needs {' and '.join(f'{part.name} ({part.key})' for part in missing)}, code that is not in the "
+            f"file: if you trust it, add allow=[{modules}] to the command (--allow MODULE for export and convert)"
+        )
 
 
 def make(part: Used, *given: Any) -> Any:

@@ -15,8 +15,20 @@ COMMANDS = {"train", "evaluate", "predict", "convert", "doctor", "benchmark", "c
 
 # What each part may import besides itself: config, structures, ops <- models | criterion | tracking <- data |
 # evaluation | visualize | checkpoints <- inference | lightning <- studies <- benchmarks <- commands.
-BASE = {"errors", "settings", "config", "video_config", "rules", "structures", "ops", "part_config", "source", "slots"}
-BASE |= {"library_names"}
+BASE = {
+    "errors",
+    "settings",
+    "config",
+    "video_config",
+    "rules",
+    "structures",
+    "ops",
+    "part_config",
+    "source",
+    "slots",
+    "library_names",
+    "parts",
+}
 READERS = {"data", "evaluation", "visualize", "checkpoints"}
 MAY_IMPORT = {
     "errors": set(),
@@ -30,7 +42,7 @@ MAY_IMPORT = {
     "library_names": {"errors", "part_config"},
     "slots": {"errors", "part_config", "source", "library_names"},
     "parts": {"structures", "data"},  # for annotations only
-    "command_config": {"settings", "config", "video_config"},
+    "command_config": {"settings", "config", "video_config", "part_config"},
     "memory": set(),
     "ops": {"errors"},
     "structures": {"ops"},

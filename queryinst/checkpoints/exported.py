@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ INPUTS, OUTPUTS = ("images", "sizes"), ("boxes", "scores", "labels", "masks")
 EXAMPLE = (3, 352, 416)  # images, height, width that the graph is traced with
 
 
-def export(source: Path, destination: Path, max_detections: int | None, version: str) -> Iterator[str]:
+def export(
+    source: Path, destination: Path, max_detections: int | None, version: str, allow: Sequence[str] = ()
+) -> Iterator[str]:
     """Export a checkpoint, and say line by line what the file is. It appears only if it agrees with the network.
 
     Of a model for video it is the detector: instances are linked over frames by code, not by a graph.
@@ -36,12 +38,13 @@ def export(source: Path, destination: Path, max_detections: int | None, version:
         destination: the file to write, `.onnx` or `.pt2`.
         max_detections: detections an image; by default as many as the checkpoint's own evaluation keeps.
         version: of this package, for the record.
+        allow: modules of the user's own that may be imported.
 
     Raises:
         UserError: the checkpoint or the destination does not do, the backbone cannot be exported, or the
             file gives other detections than the network.
     """
-    checkpoint = load(source)
+    checkpoint = load(source, allow)
     postprocess = checkpoint.config.model.postprocess
     postprocess = dataclasses.replace(postprocess, max_detections=max_detections or postprocess.max_detections)
     if checkpoint.config.backbone.name in SWINS:

@@ -37,4 +37,7 @@ def pictures(source: CocoFile, folder: Path, settings: CallbacksConfig, tracker:
 def table(metrics: dict[str, float], names: Sequence[str], prefix: str = "") -> str:
     """The metrics of an evaluator as text, for classes of these names."""
     kind = youtube_vis if f"{prefix}association_accuracy" in metrics else coco
-    return kind.table(metrics, names, prefix)
+    known = ("segm_AP/", "bbox_AP/", "stage_")
+    own = [name for name in metrics if "/" in name and not name.startswith(known)] if not prefix else []
+    lines = [f"{name:<14} {metrics[name]:.4g}" for name in own]
+    return "\n".join([kind.table(metrics, names, prefix), *lines])

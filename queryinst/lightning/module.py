@@ -16,6 +16,7 @@ from queryinst.criterion.matcher import NonFiniteError
 from queryinst.errors import UserError
 from queryinst.lightning.kinds import Evaluator
 from queryinst.lightning.optimizer import learning_rate, optimizer
+from queryinst.lightning.own import OwnMetrics
 from queryinst.lightning.trace import Trace
 from queryinst.models.postprocess import detect
 from queryinst.models.queryinst import QueryInst
@@ -36,6 +37,7 @@ class QueryInstModule(pl.LightningModule):
         training: criterion, optimizer, schedule and batch size; None for evaluation only.
         record: plain values kept in every checkpoint (configuration, categories): all that it takes to use it.
         folder: of the run; where the inputs of a failed step are kept.
+        own_metrics: the user's, of what the last stage finds.
     """
 
     def __init__(
@@ -46,9 +48,11 @@ class QueryInstModule(pl.LightningModule):
         training: "Training | None" = None,
         record: dict[str, Any] | None = None,
         folder: Path = Path("."),
+        own_metrics: OwnMetrics | None = None,
     ) -> None:
         super().__init__()
         self.model, self.evaluators, self.postprocess = model, evaluators, postprocess
+        self.own_metrics = own_metrics or OwnMetrics({}, None)
         self.training_parts, self.record, self.folder = training, record or {}, folder
         self.seed = int(self.record.get("config", {}).get("seed", 0))
         self._recent: list[Tensor] = []  # losses since they were logged
@@ -210,6 +214,8 @@ class QueryInstModule(pl.LightningModule):
             fault = fault or fault_of(found, batch.image_ids, stage % len(output.stages) + 1)
             if fault is None:
                 evaluator.update(batch.image_ids, found)
+        if fault is None:  # the last of them are the last stage's
+            fault = self.own_metrics.update(batch.image_ids, found)
         if fault and not ranks.several():
             raise fault
         self._fault = self._fault or fault  # told at the end: another process may have fewer batches than this one
@@ -217,8 +223,8 @@ class QueryInstModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._fault = None
-        for evaluator in self.evaluators.values():
-            evaluator.reset()
+        for judge in (*self.evaluators.values(), self.own_metrics):
+            judge.reset()
 
     def on_validation_epoch_end(self) -> None:
         with ranks.together(self.device):
@@ -228,6 +234,7 @@ class QueryInstModule(pl.LightningModule):
         for stage, evaluator in self.evaluators.items():
             prefix = "" if stage == -1 else f"stage_{stage + 1}/"
             self.metrics |= {f"{prefix}{name}": value for name, value in evaluator.compute().items()}
+        self.metrics |= self.own_metrics.compute()
         # Every rank has the same numbers already.
         # Lightning stops where the monitored value is missing: nothing to find (`max_val_batches`) counts as 0.
         defined = {name: value for name, value in self.metrics.items() if value == value}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from queryinst.config import TrainConfig
 from queryinst.criterion.criterion import Criterion
 from queryinst.criterion.matcher import Matcher
 from queryinst.data.datamodule import CocoDataModule
-from queryinst.errors import UserError
+from queryinst.errors import Stopped, UserError
 from queryinst.evaluation import matches
 from queryinst.lightning import kinds
 from queryinst.lightning import loggers as log
@@ -26,12 +27,15 @@ from queryinst.lightning.callbacks.matching_stability import STABILITY_IMAGES, M
 from queryinst.lightning.callbacks.progress import RunProgress
 from queryinst.lightning.callbacks.query_use import QueryUse
 from queryinst.lightning.callbacks.throughput import Throughput
+from queryinst.lightning.dry_pass import dry_pass
 from queryinst.lightning.module import QueryInstModule, Training
+from queryinst.lightning.own import OwnMetrics, instantiate
 from queryinst.lightning.report import report
-from queryinst.lightning.trainer import BEST, LAST, build_trainer, instantiate
+from queryinst.lightning.trainer import BEST, LAST, build_trainer
 from queryinst.models.cost import flops, parameters, seconds
 from queryinst.models.queryinst import QueryInst
 from queryinst.ops.ranks import of_all_ranks
+from queryinst.slots import sources
 from queryinst.video_config import TrackerConfig
 
 
@@ -48,6 +52,7 @@ class Trained:
     flops: int
     seconds_per_image: float  # network and post-processing, one image of the test's short side, square
     skipped_images: list[str]
+    ended: str = "schedule"  # what ended the training: the schedule, max_steps, or early stopping (any callback)
 
 
 def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) -> Trained:
@@ -80,6 +85,11 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
     try:
         log.begin(loggers, {**_flat(dataclasses.asdict(config)), **cost, "classes": len(data.categories)})
         trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+        ended = _ended(trainer)
+        if ended != "schedule":
+            say(
+                f"ended by {ended} at step {trainer.global_step}, epoch {trainer.current_epoch} of {trainer.max_epochs}"
+            )
         best = BEST if (folder / BEST).exists() else LAST
         module.model.load_state_dict(load(folder / best).weights)
         trainer.loggers = []  # the curves have these numbers already, at the step they belong to
@@ -88,11 +98,14 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
         shown = folder if config.callbacks.pictures else None
         report(loggers, metrics, stages, module.evaluators[-1], shown, trainer.global_step - 1)
         failed = False
-    except SystemExit:  # Lightning's way to end after Ctrl+C
+    except SystemExit as leaving:  # Lightning's way to end after Ctrl+C; and rich's, where nobody reads
+        if isinstance(leaving.__context__, BrokenPipeError):
+            raise
         raise KeyboardInterrupt from None
     finally:
         if failed and (folder / LAST).exists():
-            say(f"stopped; the same command goes on from step {_step_of(folder / LAST)}")
+            at = " at trainer.extra.max_time" if str(sys.exception()) == str(Stopped(signal.SIGALRM)) else ""
+            say(f"stopped{at}; the same command goes on from step {_step_of(folder / LAST)}")
         if config.trainer.compile:
             torch.compiler.set_stance("default")
         log.close(loggers, sys.exception() if failed else None)
@@ -106,7 +119,15 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
         **cost,
         seconds_per_image=latency,
         skipped_images=skipped,
+        ended=ended,
     )
+
+
+def _ended(trainer: pl.Trainer) -> str:
+    """What ended the training, for `Trained`."""
+    if trainer.should_stop:
+        return "early stopping"
+    return "max_steps" if 0 <= trainer.max_steps <= trainer.global_step else "schedule"
 
 
 def _callbacks(config: TrainConfig, data: CocoDataModule, folder: Path) -> list[pl.Callback]:
@@ -120,7 +141,7 @@ def _callbacks(config: TrainConfig, data: CocoDataModule, folder: Path) -> list[
         made.append(kinds.pictures(source, folder, settings, config.tracker))
     if config.trainer.compile:
         made.append(Compilation())
-    return made + instantiate(settings.extra, "callbacks")
+    return made + instantiate(settings.extra, "callback")
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -174,9 +195,12 @@ def _module(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str
         "category_ids": list(categories.ids),
         "category_names": list(categories.names),
         "run": run_id,
+        "parts": sources(config),
     }
     evaluators = {-1: kinds.evaluator(data.file("val"), config.tracker)}
-    return QueryInstModule(model, evaluators, config.model.postprocess, training, record, folder), loaded
+    own = OwnMetrics(config.metrics, data.file("val").content) if config.metrics else None
+    dry_pass(config, model, training.criterion, own)
+    return QueryInstModule(model, evaluators, config.model.postprocess, training, record, folder, own), loaded
 
 
 def _step_of(checkpoint: Path) -> int:

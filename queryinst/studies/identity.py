@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from queryinst.config import TrainConfig
 from queryinst.data.embedded import fingerprint
+from queryinst.data.fingerprint import content, everything, pictures
 from queryinst.errors import UserError
 from queryinst.slots import sources
+
+OWN_DATA = ("annotations", "images")
 
 
 def identity(config: TrainConfig) -> dict[str, Any]:
@@ -27,14 +32,29 @@ def identity(config: TrainConfig) -> dict[str, Any]:
         values["parts"] = parts
     made = fingerprint(config.data)
     if made:
-        values["data"] = made
-    else:
-        root = Path(config.data.root)
-        for split, name in (("train", config.data.train_annotations), ("val", config.data.val_annotations)):
-            values[f"data.{split}"] = (
-                _digest(root / name, f"data.{split}_annotations") if (root / name).is_file() else "missing"
-            )
-    return values
+        return values | {"data": made}
+    shown = {}
+    for split in ("train", "val"):
+        annotations, images = (Path(config.data.root, getattr(config.data, f"{split}_{what}")) for what in OWN_DATA)
+        values[f"data.{split}"] = _data(annotations, f"data.{split}_annotations")
+        shown[f"pictures.{split}"] = pictures(annotations, images) if annotations.exists() else "missing"
+    return values if _is_from_before(config, values, values | shown) else values | shown
+
+
+def _data(annotations: Path, key: str) -> str:
+    """A digest of an annotation file, or of the folder that a reader of the user's own reads."""
+    if annotations.is_dir():
+        return content(annotations, everything(annotations))
+    return _digest(annotations, key) if annotations.is_file() else "missing"
+
+
+def _is_from_before(config: TrainConfig, before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether this run was begun when pictures did not count: it keeps its folder, if it was for the same folders."""
+    folder = run_folder(config, before)
+    if not (folder / "config.yaml").exists() or run_folder(config, now).exists():
+        return False
+    found = OmegaConf.select(OmegaConf.load(folder / "config.yaml"), "data", default={})
+    return all(found.get(name) == getattr(config.data, name) for name in ("root", "train_images", "val_images"))
 
 
 def _counting(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -12,8 +12,10 @@ import filelock
 from omegaconf import OmegaConf
 
 from queryinst.config import TrainConfig
-from queryinst.errors import UserError
+from queryinst.errors import UserError, room
+from queryinst.slots import outside, place
 from queryinst.studies.identity import identity, run_folder, run_id
+from queryinst.studies.locks import held
 from queryinst.studies.processes import is_first
 
 if (
@@ -24,6 +26,7 @@ if (
 
 RESULT = "result.json"  # exists when a run is finished
 LAST = "last.ckpt"  # exists when a run is begun
+IN_USE = ("backbone", "box_head", "mask_head", "reader", "metric")  # slots of parts that a trained network needs
 CONFIG, LOCK = "config.yaml", ".lock"
 
 
@@ -53,7 +56,7 @@ def run(config: TrainConfig) -> Path:
         trained = train(config, data, folder, run_id(values))
         if is_first():
             results.write(folder / RESULT, description | dataclasses.asdict(trained))
-            _report(folder, trained, data.categories.names, "VIDEO" if config.data.video else "IMAGE_OR_FOLDER")
+            _report(config, folder, trained, data.categories.names)
     return folder
 
 
@@ -62,7 +65,8 @@ def _data(config: TrainConfig) -> "CocoDataModule":
     from queryinst.data.datamodule import data_module
 
     data = data_module(config)
-    data.prepare_data()
+    with room(config.data.root):
+        data.prepare_data()
     data.check()
     return data
 
@@ -77,7 +81,7 @@ def _held(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written ({error.strerror}); set output=FOLDER") from None
     try:
-        with filelock.FileLock(folder / LOCK, blocking=False) if is_first() else contextlib.nullcontext():
+        with held(folder / LOCK) if is_first() else contextlib.nullcontext(), room(folder):
             try:
                 yield
             except UserError:  # leave nothing where nothing came about
@@ -91,12 +95,15 @@ def _held(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _report(folder: Path, trained: "Trained", names: tuple[str, ...], source: str) -> None:
+def _report(config: TrainConfig, folder: Path, trained: "Trained", names: tuple[str, ...]) -> None:
+    source = "VIDEO" if config.data.video else "IMAGE_OR_FOLDER"
+    own = dict.fromkeys(place(part)[0] for part in outside(config) if part.slot in IN_USE)
+    allow = f" allow=[{','.join(own)}]" if own else ""
     from queryinst.lightning.kinds import table
 
     print(f"\n{table(trained.metrics, names)}\n\ntrained in {trained.minutes:.1f} minutes; everything is in {folder}\n")
-    print(f"look at it      python -m queryinst.predict checkpoint={folder / trained.best} source={source}")
-    print(f"stage by stage  python -m queryinst.evaluate checkpoint={folder / trained.best} all_stages=true")
+    print(f"look at it      python -m queryinst.predict checkpoint={folder / trained.best}{allow} source={source}")
+    print(f"stage by stage  python -m queryinst.evaluate checkpoint={folder / trained.best}{allow} all_stages=true")
     print("your own data   python -m queryinst.train data=coco data.root=FOLDER", flush=True)
 
 

@@ -92,7 +92,7 @@ def test_annotations_that_are_not_there_are_missing(tmp_path: Path, split: str):
     config = own_data(tmp_path)
     before = identity(config)
     (tmp_path / FILES[f"data.{split}"]).unlink()
-    assert identity(config) == {**before, f"data.{split}": "missing"}
+    assert identity(config) == {**before, f"data.{split}": "missing", f"pictures.{split}": "missing"}
 
 
 def test_embedded_data_counts_by_what_it_is_made_of():

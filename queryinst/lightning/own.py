@@ -1,0 +1,84 @@
+"""The user's own metrics, callbacks and loggers, as a configuration names them."""
+
+import re
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import Logger
+
+from queryinst.errors import UserError
+from queryinst.part_config import Used, opened
+from queryinst.parts import Metric
+from queryinst.slots import make, said
+from queryinst.structures import Detections
+
+KINDS: dict[str, type] = {"callback": pl.Callback, "logger": Logger}
+RESERVED = re.compile(r"(segm|bbox)_\w*|stage_\d+|association_\w*")  # first words of our own metrics' names
+
+
+class OwnMetrics:
+    """The metrics of a setting `metrics`, called as one.
+
+    Args:
+        nodes: the setting.
+        content: the validation set as a COCO dictionary.
+
+    Raises:
+        UserError: a metric cannot be made or, in use, fails or gives something else than numbers.
+    """
+
+    def __init__(self, nodes: dict[str, Any], content: Any) -> None:
+        self.content = content
+        self.metrics: dict[str, Metric] = {}
+        for name, node in nodes.items():
+            if RESERVED.fullmatch(name):
+                raise UserError(f"metrics.{name}: names like this one are those of our own metrics; choose another")
+            part = opened(f"metrics.{name}", node)
+            self.metrics[name] = make(Used(f"metrics.{name}", "metric", part.name, part.args), content)
+
+    def reset(self) -> None:
+        for name, metric in self.metrics.items():
+            _guarded(name, metric.reset)
+
+    def update(self, image_ids: list[int], found: list[Detections]) -> UserError | None:
+        """What fails is returned: other processes may have fewer batches, and all of them must hear of it together."""
+        try:
+            for name, metric in self.metrics.items():
+                _guarded(name, metric.update, image_ids, found)
+        except UserError as error:
+            return error
+        return None
+
+    def compute(self) -> dict[str, float]:
+        """Every number by `NAME/KEY`."""
+        made: dict[str, float] = {}
+        for name, metric in self.metrics.items():
+            values = _guarded(name, metric.compute)
+            try:
+                made |= {f"{name}/{key}": float(value) for key, value in values.items()}
+            except (AttributeError, TypeError, ValueError):
+                raise UserError(
+                    f"metrics.{name}: compute() must give numbers by their names; got {values!r} (queryinst/parts.py: "
+                    "Metric)"
+                ) from None
+        return made
+
+
+def _guarded(name: str, call: Any, *arguments: Any) -> Any:
+    try:
+        return call(*arguments)
+    except Exception as error:  # whatever the user's code does
+        raise UserError(f"metrics.{name} fails: {said(error)}") from error
+
+
+def instantiate(nodes: dict[str, Any], kind: str) -> list[Any]:
+    """The callbacks or loggers (`kind`: "callback", "logger") of a setting `extra`. Raises UserError."""
+    made = []
+    for name, node in nodes.items():
+        key = f"{'callbacks' if kind == 'callback' else kind}.extra.{name}"
+        part = opened(key, node)
+        one = make(Used(key, kind, part.name, part.args))
+        if not isinstance(one, KINDS[kind]):
+            raise UserError(f"{key}.name={part.name} is no Lightning {KINDS[kind].__name__}; got {type(one).__name__}")
+        made.append(one)
+    return made
