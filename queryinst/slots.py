@@ -19,12 +19,12 @@ from types import ModuleType
 from typing import Any
 
 from queryinst.errors import UserError, nearest
+from queryinst.library_names import LIBRARIES, check_library
 from queryinst.part_config import Used, used
 from queryinst.source import Signature, digest, require_module, signature
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 SWINS = ("swin_t", "swin_s", "swin_b", "swin_l")
-LIBRARIES = ("timm", "torchvision")  # timm:NAME, torchvision:NAME; no modules of parts
 # Whose versions a result names, and which define no run: the same on another machine is the same run.
 FRAMEWORK = ("torch", "torchvision", "pytorch_lightning", "lightning", "lightning_fabric", "queryinst", "wandb")
 # What the source of a module of parts was when this process imported it.
@@ -94,7 +94,9 @@ def check_parts(config: Any) -> None:
         if is_ours(part):
             if part.args:
                 raise UserError(f"{part.key}.args is for parts that have settings of their own; '{part.name}' has none")
-        elif not is_library(part):
+        elif is_library(part):
+            check_library(part)
+        else:
             module, name = place(part)
             found = signature(module, name, SLOTS[part.slot].given, f"{part.key}.name={part.name}")
             if found:

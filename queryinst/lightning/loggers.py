@@ -45,7 +45,7 @@ def build_loggers(
         loggers.append(
             TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False, purge_step=first_step)
         )
-    if config.wandb.enabled:
+    if config.wandb.enabled and not switched_off():
         loggers.append(_wandb(config, folder, run_id, name, study, tags))
     return loggers
 
@@ -137,6 +137,14 @@ def close(loggers: list[Logger], fault: BaseException | None) -> None:
         if isinstance(fault, Stopped) and not by_agent:
             wandb.run.mark_preempting()
         wandb.finish(exit_code=code)
+
+
+def switched_off() -> str:
+    """What in the environment says that W&B shall do nothing, whatever the settings say; usually nothing."""
+    if os.environ.get("WANDB_MODE") == "disabled":
+        return "WANDB_MODE=disabled"
+    value = os.environ.get("WANDB_DISABLED", "")
+    return f"WANDB_DISABLED={value}" if value.lower() in ("true", "1", "yes", "on") else ""
 
 
 def has_account() -> bool:

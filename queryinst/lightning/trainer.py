@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, Timer
 from pytorch_lightning.loggers import Logger
 
 from queryinst.config import OptimizerConfig, ScheduleConfig, TrainerConfig
@@ -39,7 +39,7 @@ def build_trainer(
             enable_version_counter=False,
             save_on_train_epoch_end=False,
         ),
-        KeepLast(folder / LAST, config.checkpoint_every),
+        KeepLast(folder / LAST, config.checkpoint_every, _limit(config.extra)),
     ]
     if config.ema is not None:  # before those who save: a step's average belongs to its checkpoint
         keepers.insert(0, EMAWeightAveraging(decay=config.ema))
@@ -71,7 +71,22 @@ def build_trainer(
     decided = next((name for name in config.extra if name in settings), None)
     if decided:
         raise UserError(f"trainer.extra.{decided} is decided by a setting of its own; see queryinst/config.py")
-    return trainer_of(settings | config.extra)
+    if any(isinstance(callback, Timer) for callback in callbacks):
+        raise UserError(
+            "callbacks.extra: Lightning's Timer would end the run as if it were finished; give "
+            "+trainer.extra.max_time=DD:HH:MM:SS, after which the same command goes on"
+        )
+    return trainer_of(settings | {name: value for name, value in config.extra.items() if name != "max_time"})
+
+
+def _limit(extra: dict[str, Any]) -> float | None:
+    """`max_time` in seconds. Lightning's own timer ends a run as if it were finished; `KeepLast` leaves and goes on."""
+    if extra.get("max_time") is None:
+        return None
+    try:
+        return Timer(extra["max_time"]).time_remaining()
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise UserError(f"trainer.extra.max_time takes DD:HH:MM:SS, such as 00:08:00:00: {error}") from error
 
 
 def trainer_of(settings: dict[str, Any]) -> pl.Trainer:

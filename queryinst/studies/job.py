@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,12 @@ import filelock
 from omegaconf import OmegaConf
 
 from queryinst.config import TrainConfig
-from queryinst.errors import UserError
+from queryinst.errors import UserError, room
 from queryinst.slots import outside, place
 from queryinst.studies.identity import identity, run_folder, run_id
+from queryinst.studies.locks import held
 from queryinst.studies.processes import is_first
+from queryinst.studies.revision import differing, take_part
 
 if (
     TYPE_CHECKING
@@ -50,11 +53,15 @@ def run(config: TrainConfig) -> Path:
         from queryinst.studies import results
 
         if is_first():
+            resumed = (folder / LAST).exists()
+            if resumed and (changed := differing(folder)):
+                print(changed, file=sys.stderr)
+            revisions = take_part(folder, resumed)
             OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), folder / CONFIG)
         description = results.describe(config, values, run_id(values))
         trained = train(config, data, folder, run_id(values))
         if is_first():
-            results.write(folder / RESULT, description | dataclasses.asdict(trained))
+            results.write(folder / RESULT, description | {"revisions": revisions} | dataclasses.asdict(trained))
             _report(config, folder, trained, data.categories.names)
     return folder
 
@@ -64,7 +71,8 @@ def _data(config: TrainConfig) -> "CocoDataModule":
     from queryinst.data.datamodule import data_module
 
     data = data_module(config)
-    data.prepare_data()
+    with room(config.data.root):
+        data.prepare_data()
     data.check()
     return data
 
@@ -79,7 +87,7 @@ def _held(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written ({error.strerror}); set output=FOLDER") from None
     try:
-        with filelock.FileLock(folder / LOCK, blocking=False) if is_first() else contextlib.nullcontext():
+        with held(folder / LOCK) if is_first() else contextlib.nullcontext(), room(folder):
             try:
                 yield
             except UserError:  # leave nothing where nothing came about
@@ -115,4 +123,6 @@ def _report_finished(folder: Path) -> None:
             f"{folder / RESULT} is damaged ({error}): delete it, and the same command evaluates the run again"
         ) from None
     print(f"this run is finished: {folder}, {found}")
+    if changed := differing(folder):
+        print(changed)
     print(f"change a setting (seed=1, say) for another run, or delete {folder} to train it again")

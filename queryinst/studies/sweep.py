@@ -1,7 +1,7 @@
 """Several runs by one command: each a process of its own, none in the way of the others, and a table at the end.
 
 Hydra says which jobs there are and launches them: one after another, by joblib on the cores or GPUs of a machine, or by
-submitit on a cluster. A job here is only the starting of `python -m queryinst.train` with its own settings, so that it
+submitit on a cluster. A job here is only the starting of the program that was called, with its own settings, so that it
 is a plain run: it may use several devices, it is skipped where it is finished and resumed where it was interrupted, and
 its memory and loggers end with it. What became of it is written to `outputs/studies/NAME/RUN.json`, its log beside.
 """
@@ -10,34 +10,28 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 import zlib
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
 
 from queryinst.config import TrainConfig
 from queryinst.errors import UserError
 from queryinst.studies import devices
+from queryinst.studies.call import ASKED, call, command_of, label
 from queryinst.studies.identity import identity, run_folder
 from queryinst.studies.job import RESULT
 from queryinst.studies.plan import plan
 from queryinst.studies.processes import PARENT
 
-CALL = "QUERYINST_SWEEP"  # environment, for the processes of the jobs: what `begin` and `Start` know of the command
 PLANNED = "planned"  # folder of the records of a dry run
 SAID = 12  # last lines of a failed job's log in the table
-STOPPED = {130, *(128 + number for number in (signal.SIGTERM, signal.SIGUSR1))}
+STOPPED = {130, *(128 + number for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM))}
 
 
 @dataclass(frozen=True)
@@ -55,54 +49,9 @@ class Record:
     plan: dict[str, Any] | None = None  # see queryinst.studies.plan, for a dry run
 
 
-def begin(words: list[str]) -> list[str]:
-    """Before Hydra sees a command line with -m: name the study after its group or what varies, and remember the call.
-
-    Args:
-        words: the command line without the program.
-
-    Returns:
-        the words, with `study_name=NAME` where none was given.
-    """
-    parsed = {}
-    for word in words:
-        try:
-            (override,) = OverridesParser.create().parse_overrides([word])
-            parsed[override.key_or_group] = override
-        except (HydraException, ValueError):  # an option such as -m, or a mistake, of which Hydra will say what it is
-            continue
-    varied = [key for key, override in parsed.items() if override.is_sweep_override()]
-    os.environ[CALL] = json.dumps({"id": f"{time.time():.0f}-{os.getpid()}", "varied": varied})
-    if "study_name" in parsed:
-        return words
-    named = [str(parsed[group].value()) for group in ("experiment", "study") if group in parsed and group not in varied]
-    keys = [] if "study" in parsed else [key.rpartition(".")[2] for key in varied]
-    return [*words, f"study_name={'-'.join([*named, *keys]) or 'runs'}"]
-
-
-def call() -> dict[str, Any]:
-    """Of the command with -m that this process belongs to: `id`, `varied` (settings), `folder` (of the study)."""
-    found: dict[str, Any] = json.loads(os.environ.get(CALL, "{}"))
-    return found
-
-
-class Start(Callback):
-    """Hydra's callback that knows, before the first job, what the command line comes to."""
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        varied = [*call()["varied"], *(config.hydra.sweeper.params or {})]
-        os.environ[CALL] = json.dumps({**call(), "varied": varied, "folder": config.hydra.sweep.dir})
-
-
 def in_sweep() -> bool:
     """Whether Hydra is running a job of several (-m)."""
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
-
-
-def label(overrides: Sequence[str]) -> list[str]:
-    """Of a job's overrides those that distinguish it from the other jobs of the sweep."""
-    varied = {key.lstrip("+") for key in call()["varied"]}
-    return [word for word in overrides if word.partition("=")[0].lstrip("+") in varied]
 
 
 def run_job(config: TrainConfig | None, fault: str = "") -> None:
@@ -112,7 +61,9 @@ def run_job(config: TrainConfig | None, fault: str = "") -> None:
         config: of the job; None where it cannot be made.
         fault: what is wrong with the settings then.
     """
-    overrides = [str(word) for word in HydraConfig.get().overrides.task]
+    node = HydraConfig.get()
+    overrides = [str(word) for word in node.overrides.task]
+    command = command_of(overrides, [str(word) for word in node.overrides.hydra], node.job.num)
     keeper = _Keeper(Path(call()["folder"]), label(overrides))
     try:
         if config is None:
@@ -127,7 +78,7 @@ def run_job(config: TrainConfig | None, fault: str = "") -> None:
         print(f"[{keeper.name}] finished before: {folder}", flush=True)
         keeper.keep(folder.name, "finished", folder, before=True)
     else:
-        _run(config, folder, overrides, keeper)
+        _run(config, folder, command, keeper)
 
 
 class _Keeper:
@@ -148,14 +99,14 @@ class _Keeper:
         partial.replace(path)
 
 
-def _run(config: TrainConfig, folder: Path, overrides: list[str], keeper: _Keeper) -> None:
+def _run(config: TrainConfig, folder: Path, command: list[str], keeper: _Keeper) -> None:
     log, begun = keeper.folder / f"{folder.name}.log", time.monotonic()
     keeper.keep(folder.name, "running", folder)
     print(f"[{keeper.name}] starts: {folder}, log {log}", flush=True)
     with devices.dealt(config.trainer.devices, devices.jobs_at_once()) as environment, log.open("ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "queryinst.train", *overrides],
-            env={**os.environ, **environment, **alone(), PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1"},
+            command,
+            env={**os.environ, **environment, **alone(), **_from_us(folder)},
             stdout=file,  # not to us: the job shall be able to say something when this process is gone
             stderr=subprocess.STDOUT,
         )
@@ -172,7 +123,23 @@ def _run(config: TrainConfig, folder: Path, overrides: list[str], keeper: _Keepe
             raise KeyboardInterrupt
     else:
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-SAID:]
-        keeper.keep(folder.name, "failed", folder, minutes=minutes, said="\n".join([*lines, f"exit code {code}"]))
+        end = f"exit code {code}" if code else f"it ended without an error, but left no {RESULT} in {folder}"
+        keeper.keep(folder.name, "failed", folder, minutes=minutes, said="\n".join([*lines, end]))
+
+
+def _from_us(folder: Path) -> dict[str, str]:
+    """Environment by which a job knows whose it is, and which run it was asked for."""
+    return {PARENT: str(os.getpid()), ASKED: folder.as_posix(), "PYTHONUNBUFFERED": "1"}
+
+
+def check_asked(config: TrainConfig) -> None:
+    """In the process of a job: it may have composed another run than its sweep did. Raises UserError."""
+    asked = os.environ.get(ASKED)
+    if asked and (folder := run_folder(config, identity(config)).as_posix()) != asked:
+        raise UserError(
+            f"this job would be the run {folder}, but its sweep asked for {asked}: a setting depends on when or where "
+            "it is read (${now:}, ${hydra:}, a file that changed); give its value"
+        )
 
 
 def alone() -> dict[str, str]:

@@ -11,10 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from queryinst.config import TrainConfig
+from queryinst.studies.call import call
 from queryinst.studies.identity import identity, run_folder
 from queryinst.studies.job import RESULT
 from queryinst.studies.plan import Plan, plan
-from queryinst.studies.sweep import Record, call, records
+from queryinst.studies.sweep import Record, records
 
 WIDTH = 200  # characters, where there is no terminal
 

@@ -9,7 +9,7 @@ from conftest import Run
 from queryinst.command_config import EvaluateConfig
 from queryinst.config import TrainConfig
 from queryinst.errors import UserError
-from queryinst.studies import command
+from queryinst.studies import sources
 from queryinst.studies.command import compose
 
 
@@ -75,10 +75,10 @@ def test_a_missing_value_says_what_it_is():
 def test_a_typo_in_a_yaml_file_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import shutil
 
-    copy = shutil.copytree(command.CONF, tmp_path / "conf")
+    copy = shutil.copytree(sources.CONF, tmp_path / "conf")
     (copy / "model" / "mine.yaml").write_text("num_proposal: 3\n")
     (copy / "experiment" / "mine.yaml").write_text("# @package _global_\noptimizer:\n  lr: quick\n")
-    monkeypatch.setattr(command, "CONF", copy)
+    monkeypatch.setattr(sources, "CONF", copy)
     with pytest.raises(
         UserError,
         match=r"unknown setting 'model\.num_proposal' in conf/model/mine\.yaml; did you mean 'model\.num_proposals'",

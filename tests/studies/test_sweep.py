@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 from queryinst.config import TrainConfig
 from queryinst.studies import sweep
+from queryinst.studies.call import CALL
 from queryinst.studies.command import CONF, compose
 from queryinst.studies.identity import identity, run_folder
 
@@ -27,7 +28,7 @@ STUDIES = sorted(path.stem for path in (CONF / "study").glob("*.yaml"))
 
 @pytest.fixture(autouse=True)
 def _no_call(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv(sweep.CALL, "{}")
+    monkeypatch.setenv(CALL, "{}")
 
 
 def records(workplace: Path) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from queryinst.config import DataConfig, ShapesConfig, TrainConfig
 from queryinst.studies import devices, sweep
+from queryinst.studies.call import CALL
 from queryinst.studies.identity import identity, run_folder
 from queryinst.studies.plan import Plan
 
@@ -28,9 +29,14 @@ WORDS = ["seed=0", "+data.side=96", "model.width=8"]
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A working directory of its own, and job number 3 of a sweep over two settings."""
     monkeypatch.chdir(tmp_path)
-    call = {"id": "then-7", "varied": ["seed", "+data.side"], "folder": STUDY.as_posix()}
-    monkeypatch.setenv(sweep.CALL, json.dumps(call))
-    node = {"overrides": {"task": WORDS}, "job": {"num": 3}, "launcher": {}}
+    program = [(tmp_path / "python").as_posix(), "my_train.py"]
+    call = {"id": "then-7", "program": program, "varied": ["seed", "+data.side"], "folder": STUDY.as_posix()}
+    monkeypatch.setenv(CALL, json.dumps(call))
+    node = {
+        "overrides": {"task": WORDS, "hydra": ["hydra.mode=MULTIRUN", "hydra.searchpath=[x]"]},
+        "job": {"num": 3},
+        "launcher": {},
+    }
     monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create({"hydra": node}))
 
 
@@ -89,7 +95,7 @@ def test_a_finished_run_is_skipped(config: TrainConfig, folder: Path, capsys: py
 def test_a_job_in_which_nothing_varies_is_called_run(
     config: TrainConfig, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setenv(sweep.CALL, json.dumps({"id": "", "varied": [], "folder": STUDY.as_posix()}))
+    monkeypatch.setenv(CALL, json.dumps({"id": "", "program": [], "varied": [], "folder": STUDY.as_posix()}))
     folder.mkdir(parents=True)
     (folder / "result.json").touch()
     sweep.run_job(config)
@@ -101,7 +107,6 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What runs in place of Python; it takes a minute and a half."""
     path = tmp_path / "python"
     path.touch(0o755)
-    monkeypatch.setattr(sys, "executable", str(path))
     monkeypatch.setattr(time, "monotonic", itertools.count(100.0, 90.0).__next__)
     return path
 
@@ -133,13 +138,15 @@ def test_a_job_is_a_process_of_its_own(
         f'printf "%s\\n" "$@" > words; env > environment; cp {path} record; echo one; printf "\\377\\n \\n\\n" >&2; '
         f"mkdir -p {folder}; echo > {folder}/result.json; printf tw; sleep 0.3; echo o",
     )
-    assert Path("words").read_text().split() == ["-m", "queryinst.train", *WORDS]
+    told = ["hydra.searchpath=[x]", "hydra.mode=RUN", "hydra.job.num=3"]
+    assert Path("words").read_text().split() == ["my_train.py", *WORDS, *told]
     lines = set(Path("environment").read_text().splitlines())
     assert lines >= {
         "OURS=kept",
         "OMP_NUM_THREADS=2",
         "SLURM_JOB_NAME=bash",
         f"QUERYINST_PARENT={os.getpid()}",
+        f"QUERYINST_ASKED={folder.as_posix()}",
         "PYTHONUNBUFFERED=1",
     }
     assert json.loads(Path("record").read_text()) == expected("running", folder)
@@ -184,7 +191,8 @@ def test_a_job_that_failed_says_its_last_twelve_lines(
     script: Path, config: TrainConfig, folder: Path, lines: str, code: int
 ):
     begin(script, config, f'for i in $(seq 20); do printf "\\n$i \\377\\n"; done; {lines.format(folder, folder)}')
-    said = "\n".join([*(f"{number} \ufffd" for number in range(9, 21)), f"exit code {code}"])
+    end = f"exit code {code}" if code else f"it ended without an error, but left no result.json in {folder}"
+    said = "\n".join([*(f"{number} \ufffd" for number in range(9, 21)), end])
     assert record(STUDY / f"{folder.name}.json") == expected("failed", folder, said=said, minutes=1.5)
 
 
@@ -218,5 +226,5 @@ def test_records_are_those_of_this_command_in_the_order_of_its_jobs(monkeypatch:
     found = sweep.records()
     assert [(record.number, record.folder) for record in found] == [(2, "planned/b"), (3, "c"), (10, "a")]
     assert found[1] == sweep.Record(WORDS[:2], "c", "finished", "then-7", 3)
-    monkeypatch.setenv(sweep.CALL, '{"id": "then-7"}')
+    monkeypatch.setenv(CALL, '{"id": "then-7"}')
     assert sweep.records() == []
