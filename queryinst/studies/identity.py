@@ -65,7 +65,9 @@ def _counting(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         default = entry.default if entry.default_factory is dataclasses.MISSING else entry.default_factory()
         if not counts or (counts == "set" and value == default):
             continue
-        if dataclasses.is_dataclass(value):
+        if entry.metadata.get("slot") == "augmentation":
+            yield key, list(value.items())  # whose order counts
+        elif dataclasses.is_dataclass(value):
             yield from _counting(value, f"{key}.")
         else:
             yield key, value
