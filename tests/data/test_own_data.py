@@ -221,7 +221,12 @@ def config(write: Write, workplace: Path) -> TrainConfig:
 def batches(config: TrainConfig) -> list[Any]:
     data = data_module(config)
     data.prepare_data()
-    return list(data.train_dataloader())
+    loader = data.train_dataloader()
+    try:
+        return list(loader)
+    finally:
+        if config.data.num_workers and loader._iterator:
+            loader._iterator._shutdown_workers()  # an error keeps it alive, and Python would wait for its processes
 
 
 def test_steps_are_the_last_thing_that_happens_to_a_training_image(config: TrainConfig):
