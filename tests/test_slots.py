@@ -306,7 +306,8 @@ def test_a_module_that_ends_the_process_when_it_is_imported(write: Write):
 def test_a_module_that_needs_another_one(write: Write):
     write("my_net.py", "import nowhere_to_be_found")
     assert unmade(part()).startswith(
-        "backbone.name=my_net:Net: my_net cannot be imported: ModuleNotFoundError: No module named 'nowhere_to_be_found' ("
+        "backbone.name=my_net:Net: my_net cannot be imported: ModuleNotFoundError: "
+        "No module named 'nowhere_to_be_found' ("
     )
 
 
