@@ -38,7 +38,10 @@ def test_what_it_reads_is_examined(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert report.clean
     assert [survey.annotations for survey in report.surveys.values()] == [1, 1]
     wrong = examine(data(tmp_path, monkeypatch, width=-4.0), images="none")
-    assert {(finding.split, finding.code) for finding in wrong.findings} >= {("train", "bad-box"), ("val", "bad-box")}
+    assert {(finding.split, finding.code) for finding in wrong.findings} >= {
+        ("train", "box-negative"),
+        ("val", "box-negative"),
+    }
 
 
 def test_one_that_fails_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
