@@ -26,6 +26,7 @@ BASE = {
     "part_config",
     "source",
     "slots",
+    "library_names",
     "parts",
 }
 READERS = {"data", "evaluation", "visualize", "checkpoints"}
@@ -38,7 +39,8 @@ MAY_IMPORT = {
     "config": {"settings", "video_config", "part_config", "logger_config"},
     "rules": {"errors", "settings", "config"},
     "source": {"errors"},
-    "slots": {"errors", "part_config", "source"},
+    "library_names": {"errors", "part_config"},
+    "slots": {"errors", "part_config", "source", "library_names"},
     "parts": {"structures", "data"},  # for annotations only
     "command_config": {"settings", "config", "video_config", "part_config"},
     "memory": set(),
@@ -67,6 +69,7 @@ ONLY_IN = {
     "supervision": ("inference/result.py",),
     "av": ("inference/film.py",),
     "gradio": ("demo_page/page.py",),
+    "timm": ("models/timm_backbone.py",),
 }
 
 

@@ -13,8 +13,9 @@ from torchvision.models.swin_transformer import SwinTransformer
 
 from queryinst.config import BackboneConfig
 from queryinst.errors import UserError
+from queryinst.library_names import check_library, library_of
 from queryinst.part_config import Used
-from queryinst.slots import RESNETS, is_ours, make
+from queryinst.slots import RESNETS, is_library, is_ours, make
 
 
 class Backbone(nn.Module):
@@ -170,7 +171,19 @@ def build_backbone(config: BackboneConfig) -> nn.Module:
     part = Used("backbone", "backbone", config.name, config.args)
     if is_ours(part):
         return OURS[config.name](config)
-    return made_module(part, config)
+    return library_backbone(part, config) if is_library(part) else made_module(part, config)
+
+
+def library_backbone(part: Used, config: BackboneConfig) -> nn.Module:
+    """One of timm's or torchvision's. Checked here as well: a checkpoint's configuration has seen no command line."""
+    check_library(part)
+    if library_of(part.name) == "timm":
+        from queryinst.models.timm_backbone import TimmBackbone
+
+        return TimmBackbone(config)
+    from queryinst.models.torchvision_backbone import TorchvisionBackbone
+
+    return TorchvisionBackbone(config)
 
 
 def channels_of(backbone: nn.Module) -> list[int]:
