@@ -171,7 +171,10 @@ class CsvLogger(Logger):
         self.path = path
         self.columns = ["step"]
         if path.exists():
-            with path.open(newline="") as file:
+            text = path.read_bytes().decode()
+            with io.StringIO(
+                text[: text.rfind("\n") + 1], newline=""
+            ) as file:  # of a cut row "12" may be left of "120"
                 reader = csv.DictReader(file)
                 rows = [row for row in reader if row["step"].isdecimal() and int(row["step"]) < first_step]
                 self.columns = list(reader.fieldnames or self.columns)

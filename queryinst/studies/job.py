@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from queryinst.config import TrainConfig
 from queryinst.errors import UserError, room
 from queryinst.slots import outside, place
+from queryinst.studies.files import write_whole
 from queryinst.studies.identity import identity, run_folder, run_id
 from queryinst.studies.locks import held
 from queryinst.studies.processes import is_first
@@ -57,7 +58,7 @@ def run(config: TrainConfig) -> Path:
             if resumed and (changed := differing(folder)):
                 print(changed, file=sys.stderr)
             revisions = take_part(folder, resumed)
-            OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), folder / CONFIG)
+            write_whole(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config))))
         description = results.describe(config, values, run_id(values))
         trained = train(config, data, folder, run_id(values))
         if is_first():
@@ -71,8 +72,7 @@ def _data(config: TrainConfig) -> "CocoDataModule":
     from queryinst.data.datamodule import data_module
 
     data = data_module(config)
-    with room(config.data.root):
-        data.prepare_data()
+    data.prepare_data()
     data.check()
     return data
 
@@ -87,9 +87,10 @@ def _held(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written ({error.strerror}); set output=FOLDER") from None
     try:
-        with held(folder / LOCK) if is_first() else contextlib.nullcontext(), room(folder):
+        with held(folder / LOCK) if is_first() else contextlib.nullcontext():
             try:
-                yield
+                with room(folder):
+                    yield
             except UserError:  # leave nothing where nothing came about
                 kept = before or any(folder.glob("*.ckpt")) or any(folder.glob("failed-step-*"))
                 if is_first() and not kept:

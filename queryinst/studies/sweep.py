@@ -21,9 +21,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from queryinst.config import TrainConfig
-from queryinst.errors import UserError
+from queryinst.errors import UserError, room
 from queryinst.studies import devices
 from queryinst.studies.call import ASKED, call, command_of, label
+from queryinst.studies.files import write_whole
 from queryinst.studies.identity import identity, run_folder
 from queryinst.studies.job import RESULT
 from queryinst.studies.plan import plan
@@ -94,9 +95,8 @@ class _Keeper:
         record = Record(self.overrides, where, status, call()["id"], HydraConfig.get().job.num, **more)
         path = self.folder / (PLANNED if status == "planned" else ".") / f"{run}.json"
         path.parent.mkdir(exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(asdict(record), indent=2) + "\n")
-        partial.replace(path)
+        with room(path):
+            write_whole(path, json.dumps(asdict(record), indent=2) + "\n")
 
 
 def _run(config: TrainConfig, folder: Path, command: list[str], keeper: _Keeper) -> None:
