@@ -74,13 +74,15 @@ def network(config: BackboneConfig, pretrained: bool = False) -> Any:
         config: its name, settings and drop path.
         pretrained: download its weights.
     """
-    made = _create(config, {}, pretrained)
-    patches = getattr(made, "patch_embed", None)
+    made = _create(config, {}, pretrained=False)
+    patches, further = getattr(made, "patch_embed", None), {}
     side = getattr(patches, "patch_size", None)
     if isinstance(side, tuple) and side[0] & (side[0] - 1) and "patch_size" not in config.args:
         grid = getattr(patches, "grid_size", None)
-        size = {"img_size": STEP * grid[0]} if grid else {}  # as many patches, so that positions stay what they were
-        made = _create(config, {"patch_size": STEP, **size}, pretrained)
+        # As many patches as before, so that the positions of pretrained weights stay what they were.
+        further = {"patch_size": STEP} | ({"img_size": STEP * grid[0]} if grid else {})
+    if further or pretrained:
+        made = _create(config, further, pretrained)
     if not hasattr(made, "forward_intermediates"):
         raise UserError(f"backbone.name={config.name}: timm cannot take maps out of this network; choose another")
     if type(getattr(made, "rope", None)) is RotaryEmbeddingDinoV3:
