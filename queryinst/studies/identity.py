@@ -13,6 +13,7 @@ from queryinst.config import TrainConfig
 from queryinst.data.embedded import fingerprint
 from queryinst.data.fingerprint import content, everything, pictures
 from queryinst.errors import UserError
+from queryinst.library_names import DOWNLOADS
 from queryinst.part_config import WEIGHTED, PartConfig, TermConfig, opened
 from queryinst.slots import sources
 
@@ -27,7 +28,7 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     """
     values = dict(_counting(config))
     for key in ("weights", "backbone.weights"):
-        if values[key] and values[key] != "imagenet":
+        if values[key] and values[key] not in DOWNLOADS.values():
             values[key] = _digest(Path(values[key]), key)
     if parts := sources(config):
         values["parts"] = parts
