@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
+PRUNED = 3  # exit code
 LONGEST = 1000  # characters of a sentence
 
 
@@ -29,6 +30,14 @@ class Stopped(Exception):  # noqa: N818 - nothing is wrong
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by signal {number}")
         self.code = 128 + number
+
+
+class Pruned(Stopped):
+    """A search ended the run, since others are better, and it can go on. Commands exit with 3."""
+
+    def __init__(self, reason: str) -> None:
+        Exception.__init__(self, f"pruned {reason}")
+        self.code = PRUNED
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

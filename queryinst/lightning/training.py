@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,13 @@ class Trained:
     skipped_images: list[str]
 
 
-def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) -> Trained:
-    """Train to the end, from `last.ckpt` where there is one, and evaluate `best.ckpt`.
+def train(
+    config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str, more: Sequence[pl.Callback] = ()
+) -> Trained:
+    """Train to the end, from `last.ckpt` where there is one, and evaluate `best.ckpt`; with `more` callbacks.
 
     Raises:
+        Stopped: it ended before that, and can go on.
         UserError: the weights do not fit, an image cannot be read, or a loss is not finite.
     """
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -64,7 +67,7 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
     loggers = log.build_loggers(config.logger, folder, run_id, folder.name, step, config.study_name, tags)
     loggers += instantiate(config.logger.extra, "logger")
     throughput, progress = Throughput(), RunProgress()
-    callbacks = [throughput, progress, Explanation(progress.say), *_callbacks(config, data, folder)]
+    callbacks = [throughput, progress, Explanation(progress.say), *_callbacks(config, data, folder), *more]
     trainer = build_trainer(config.trainer, config.optimizer, config.schedule, callbacks, loggers, folder)
 
     side = -(-config.augmentation.test_short_side // 32) * 32

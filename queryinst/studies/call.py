@@ -13,7 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 
 CALL = "QUERYINST_SWEEP"  # environment, for the processes of the jobs: what `begin` and `Start` know of the command
 ASKED = "QUERYINST_ASKED"  # environment: the run that a sweep started this process for
+TRIAL = "QUERYINST_TRIAL"  # environment of a job that is a trial of a search: its number
 OF_SWEEP = ("hydra.mode", "hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweep")  # and not of a job
+OF_TRIAL = f"hydra.job.env_set.{TRIAL}"
 
 
 def begin(task: Callable[..., Any], words: Sequence[str], flags: Sequence[str]) -> None:
@@ -88,5 +90,5 @@ def command_of(task: Sequence[str], hydra: Sequence[str], number: int) -> list[s
             those that say how a sweep is run are not the job's.
         number: of the job.
     """
-    kept = [word for word in hydra if not word.lstrip("+~").startswith(OF_SWEEP)]
+    kept = [word for word in hydra if not word.lstrip("+~").startswith((*OF_SWEEP, OF_TRIAL))]
     return [*call()["program"], *task, *kept, "hydra.mode=RUN", f"hydra.job.num={number}"]

@@ -19,7 +19,7 @@ from queryinst.settings import walk
 from queryinst.studies import call, sweep, sweep_table
 from queryinst.studies.explain import check_overrides, explained
 from queryinst.studies.processes import end_with_parent, exit_code, is_first
-from queryinst.studies.sources import CONF, Sources
+from queryinst.studies.sources import CONF, Sources, begin_sweeps_with_grid
 
 __all__ = ["CONF", "command", "compose", "typed"]
 
@@ -62,6 +62,8 @@ def command(
             ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
             end_with_parent()
             words = sys.argv[1:]
+            if sweeps:
+                begin_sweeps_with_grid()
             try:
                 sources = Sources(words, task)
                 call.begin(task, words, sources.lasting)

@@ -12,8 +12,9 @@ import filelock
 from omegaconf import OmegaConf
 
 from queryinst.config import TrainConfig
-from queryinst.errors import UserError
+from queryinst.errors import Pruned, UserError
 from queryinst.studies.identity import identity, run_folder, run_id
+from queryinst.studies.judge import judge
 from queryinst.studies.processes import is_first
 
 if (
@@ -44,13 +45,21 @@ def run(config: TrainConfig) -> Path:
         return folder
     data = _data(config)
     with _held(folder):
+        from queryinst.lightning.callbacks.pruning import Pruning
         from queryinst.lightning.training import train
         from queryinst.studies import results
 
         if is_first():
             OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), folder / CONFIG)
         description = results.describe(config, values, run_id(values))
-        trained = train(config, data, folder, run_id(values))
+        judged = judge()
+        more = [Pruning(judged, judged.metric)] if judged else []
+        try:
+            trained = train(config, data, folder, run_id(values), more)
+        except Pruned as end:
+            if is_first():
+                print(end, flush=True)
+            raise
         if is_first():
             results.write(folder / RESULT, description | dataclasses.asdict(trained))
             _report(folder, trained, data.categories.names, "VIDEO" if config.data.video else "IMAGE_OR_FOLDER")
