@@ -35,8 +35,9 @@ class Judge:
             if epoch not in frozen.intermediate_values:
                 trial.report(value, epoch)
             return bool(trial.should_prune())
-        except (optuna.exceptions.OptunaError, OSError, UserError) as error:
-            print(f"epoch {epoch} could not be reported to the search: {error}", flush=True)
+        except Exception as error:  # of any database's driver
+            reason = (str(error).splitlines() or [""])[0]
+            print(f"epoch {epoch} is not reported to the search: {type(error).__name__} {reason}", flush=True)
             return False
 
 

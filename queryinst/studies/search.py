@@ -22,7 +22,7 @@ from queryinst.errors import UserError
 from queryinst.settings import walk
 from queryinst.studies import devices
 from queryinst.studies.call import TRIAL, add, call
-from queryinst.studies.grid import config_of, hydra_config
+from queryinst.studies.grid import config_of
 from queryinst.studies.identity import identity, run_folder
 from queryinst.studies.job import RESULT
 from queryinst.studies.search_study import JOURNAL, keep, open_study, require_optuna, sampler_of, settings_of
@@ -75,9 +75,9 @@ class Search(Sweeper):
         pruner = {"name": self.settings.pruner, "startup": self.settings.startup, "warmup": self.settings.warmup}
         add(search={"storage": place, "study": name, "metric": self.settings.metric, "pruner": pruner})
         with _searching(self.folder):
-            self._go_on(self._left_behind())
-            while asked := self._ask():
-                self._go_on(asked)
+            self._go_on(self._left_behind(), [])
+            while (batch := self._ask()) != ([], []):
+                self._go_on(*batch)
         keep(self.study, self.settings, self.folder)
         self._say()
 
@@ -87,12 +87,15 @@ class Search(Sweeper):
         fixed = {key: value for key, value in self.space.fixed().items() if key.lstrip("+~") not in free}
         return {"space": {key: self.space.words[key] for key in self.space.varied}, "fixed": fixed}
 
-    def _ask(self) -> list[Asked]:
-        """The next trials, fewer where the study has nearly all; of those whose run is known, tell at once."""
-        with hydra_config(self.config):
-            together = self.settings.at_once or devices.jobs_at_once()
+    def _ask(self) -> tuple[list[Asked], list[tuple[int, int]]]:
+        """The next trials, and those that are the run of another which is not at its end; fewer near the study's end.
+
+        Of those whose run is known already, tell at once.
+        """
+        together = self.settings.at_once or devices.at_once(self.config.hydra.launcher)
         asked: list[Asked] = []
-        while len(asked) < together and len(self.study.get_trials(deepcopy=False)) < self.settings.trials:
+        twins: list[tuple[int, int]] = []
+        while not twins and len(asked) < together and len(self.study.get_trials(deepcopy=False)) < self.settings.trials:
             trial = self.study.ask()
             trial.set_user_attr("call", call()["id"])
             self.study.sampler = sampler_of(self.settings, trial.number)
@@ -102,9 +105,11 @@ class Search(Sweeper):
             trial.set_user_attr("run", made.run)
             if twin is None:
                 asked.append(made)
+            elif twin.state.is_finished():
+                self._tell_as(trial.number, twin.number)
             else:
-                self._tell_as(trial.number, twin)
-        return asked
+                twins.append((trial.number, twin.number))
+        return asked, twins
 
     def _made(self, number: int, params: dict[str, Any]) -> Asked:
         words = self.space.overrides(params)
@@ -121,10 +126,11 @@ class Search(Sweeper):
                 return trial
         return None
 
-    def _tell_as(self, number: int, twin: "FrozenTrial") -> None:
-        """The end of a trial that is a run of another: as that ended; where it is not at its end, as nothing."""
+    def _tell_as(self, number: int, other: int) -> None:
+        """The end of a trial that is the run of another: as that ended; where it has not, as nothing."""
         from optuna.trial import TrialState
 
+        twin = next(trial for trial in self.study.get_trials(deepcopy=False) if trial.number == other)
         ended = twin.state in (TrialState.COMPLETE, TrialState.PRUNED)
         value = twin.value if twin.state == TrialState.COMPLETE else None
         self.study.tell(number, value, state=twin.state if ended else TrialState.FAIL)
@@ -145,16 +151,16 @@ class Search(Sweeper):
             found.append(self._made(trial.number, trial.params))
         return found
 
-    def _go_on(self, asked: Sequence[Asked]) -> None:
+    def _go_on(self, asked: Sequence[Asked], twins: Sequence[tuple[int, int]]) -> None:
         """Run trials and tell what came of them. One that was stopped stays open, for the same command to go on."""
-        if not asked:
-            return
         jobs = [[*one.words, f"+hydra.job.env_set.{TRIAL}={one.number}"] for one in asked]
-        for done in self.launcher.launch(jobs, initial_job_idx=asked[0].number):
+        for done in self.launcher.launch(jobs, initial_job_idx=asked[0].number) if jobs else []:
             _ = done.return_value  # raises what went wrong with us
         found = {record.trial: record for record in records()}
         for one in asked:
             self._tell(one, found.get(one.number))
+        for number, twin in twins:
+            self._tell_as(number, twin)
         keep(self.study, self.settings, self.folder)
 
     def _tell(self, one: Asked, record: Record | None) -> None:

@@ -63,7 +63,10 @@ class Space:
 
     def overrides(self, chosen: Mapping[str, Any]) -> list[str]:
         """The words of one trial."""
-        words = {**self.words, **{key: str(value) for key, value in chosen.items()}}
+        # Steps add up to 0.30000000000000004, which would be another run than 0.3.
+        stepped = {key for key, kind in self.varied.items() if isinstance(getattr(kind, "step", None), float)}
+        texts = {key: f"{value:.12g}" if key in stepped else str(value) for key, value in chosen.items()}
+        words = {**self.words, **texts}
         return [key if key.startswith("~") and not value else f"{key}={value}" for key, value in words.items()]
 
 
