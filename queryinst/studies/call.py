@@ -62,7 +62,7 @@ class Start(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Name the study after its group or what varies, where it has no name, and remember what varies."""
-        words = [str(word) for word in config.hydra.overrides.task]
+        words = as_written(config.hydra.overrides.task)
         parsed = {override.key_or_group: override for override in OverridesParser.create().parse_overrides(words)}
         varied = [key for key, override in parsed.items() if override.is_sweep_override()]
         if OmegaConf.select(config, "study_name") is None:
@@ -73,6 +73,12 @@ class Start(Callback):
             config.hydra.overrides.task.append(f"study_name={name}")
             config.study_name = name
         add(varied=[*varied, *(config.hydra.sweeper.get("params") or {})], folder=str(config.hydra.sweep.dir))
+
+
+def as_written(words: Any) -> list[str]:
+    """Overrides as Hydra keeps them: looked at one by one, `a=${b}` would be resolved, or fail, in the wrong place."""
+    found: Any = OmegaConf.to_container(words, resolve=False)
+    return [str(word) for word in found]
 
 
 def label(overrides: Sequence[str]) -> list[str]:

@@ -23,7 +23,7 @@ from hydra.types import RunMode
 from queryinst.config import TrainConfig
 from queryinst.errors import PRUNED, UserError
 from queryinst.studies import devices
-from queryinst.studies.call import ASKED, TRIAL, call, command_of, label
+from queryinst.studies.call import ASKED, TRIAL, as_written, call, command_of, label
 from queryinst.studies.identity import identity, run_folder
 from queryinst.studies.job import RESULT
 from queryinst.studies.judge import JUDGE
@@ -64,8 +64,8 @@ def run_job(config: TrainConfig | None, fault: str = "") -> None:
         fault: what is wrong with the settings then.
     """
     node = HydraConfig.get()
-    overrides = [str(word) for word in node.overrides.task]
-    command = command_of(overrides, [str(word) for word in node.overrides.hydra], node.job.num)
+    overrides = as_written(node.overrides.task)
+    command = command_of(overrides, as_written(node.overrides.hydra), node.job.num)
     keeper = _Keeper(Path(call()["folder"]), label(overrides))
     try:
         if config is None:
