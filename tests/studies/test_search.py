@@ -4,6 +4,7 @@ In place of a training, a launcher that says what each trial gave.
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -57,6 +58,13 @@ def space(*words: str) -> Space:
 )
 def test_what_a_sweep_means_to_a_search(word: str, kind: Any):
     assert space(f"+a.b={word}").varied == {"+a.b": kind}
+
+
+def test_a_glob_is_a_choice_among_the_options_of_a_group():
+    loader: Any = type("Loader", (), {"get_group_options": lambda *_, **__: ["shapes", "shapes_tiny", "coco"]})()
+    (override,) = OverridesParser.create(config_loader=loader).parse_overrides(["data=glob(shapes*)"])
+    kind = optuna.distributions.CategoricalDistribution(["shapes", "shapes_tiny"])
+    assert Space.of([override]).varied == {"data": kind}
 
 
 @pytest.mark.parametrize(
@@ -266,6 +274,21 @@ def test_without_optuna_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(UserError, match=r"needs Optuna, which is not installed: pip install 'queryinst\[search\]'"):
         searched(lambda values: 0.5, "seed=1,2")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["+study=search", "hydra.sweeper.trialss=3"], "'hydra.sweeper.trialss'; did you mean 'hydra.sweeper.trials'"),
+        (["hydra.sweeper.trials=3"], "hydra.sweeper.trials is a setting of another sweeper .* hydra/sweeper=search"),
+        (["+study=search", "hydra.sweeper.trials=0"], "hydra.sweeper.trials must be at least 1"),
+        (["+study=search"], "a search needs something to choose"),
+    ],
+)
+def test_what_a_search_is_asked_wrongly_is_one_sentence(run: Run, workplace: Path, words: list[str], sentence: str):
+    code, said = run("train", "-m", "data=shapes_tiny", *words)
+    assert (code, said.count("\n")) == (2, 1)
+    assert re.search(sentence, said)
 
 
 def test_a_search_cannot_be_planned(run: Run, workplace: Path):

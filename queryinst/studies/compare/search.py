@@ -80,8 +80,8 @@ def draw(search: Search) -> Iterator[Plot]:
 def note(search: Search) -> str:
     """What to keep in mind of a search."""
     states = [trial["state"] for trial in search.trials]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    text = f"Search {search.name}: {len(states)} trials, {counts}."
+    counts = "".join(f", {states.count(state)} {state}" for state in dict.fromkeys(states))
+    text = f"Search {search.name}: {len(states)} trials{counts}."
     if search.best:
         value = search.best[-1][1]
         best = next(trial for trial in search.trials if trial["value"] == value)
