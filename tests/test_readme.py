@@ -27,6 +27,7 @@ TARGETS = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MUL
 def arguments(line: str) -> list[str]:
     """The settings of a command; of a sweep, its first job."""
     words = [word for word in shlex.split(line)[3:] if not word.startswith("-")]
+    words = [re.sub(r"=(?:tag\(\w+,)?(?:interval|choice)\(([^,]+),.*", r"=\1", word) for word in words]
     return [re.sub(r"^([\w.+]+)=([^\[{,]+),.*", r"\1=\2", word) for word in words]
 
 

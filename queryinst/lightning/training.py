@@ -4,7 +4,7 @@ import dataclasses
 import math
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,10 +55,13 @@ class Trained:
     ended: str = "schedule"  # what ended the training: the schedule, max_steps, or early stopping (any callback)
 
 
-def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) -> Trained:
-    """Train to the end, from `last.ckpt` where there is one, and evaluate `best.ckpt`.
+def train(
+    config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str, more: Sequence[pl.Callback] = ()
+) -> Trained:
+    """Train to the end, from `last.ckpt` where there is one, and evaluate `best.ckpt`; with `more` callbacks.
 
     Raises:
+        Stopped: it ended before that, and can go on.
         UserError: the weights do not fit, an image cannot be read, or a loss is not finite.
     """
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -76,6 +79,7 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
         Explanation(progress.say),
         *_callbacks(config, data, folder),
         *own["callback"].values(),
+        *more,
     ]
     trainer = build_trainer(config.trainer, config.optimizer, config.schedule, callbacks, loggers, folder)
 

@@ -24,7 +24,7 @@ from queryinst.slots import check_parts, search_here
 from queryinst.studies import call, sweep, sweep_table
 from queryinst.studies.explain import check_overrides, explained
 from queryinst.studies.processes import end_with_parent, settle
-from queryinst.studies.sources import CONF, Sources
+from queryinst.studies.sources import CONF, Sources, begin_sweeps_with_grid
 
 __all__ = ["CONF", "command", "compose", "typed"]
 
@@ -68,6 +68,8 @@ def command(
                 end_with_parent()
                 search_here()
                 words = sys.argv[1:]
+                if sweeps:
+                    begin_sweeps_with_grid()
                 sources = Sources(words, task)
                 call.begin(task, words, sources.lasting)
                 try:
