@@ -73,14 +73,8 @@ def train(
     own = {kind: instantiate(nodes, kind) for kind, nodes in _extra(config).items()}
     loggers += own["logger"].values()
     throughput, progress = Throughput(), RunProgress()
-    callbacks = [
-        throughput,
-        progress,
-        Explanation(progress.say),
-        *_callbacks(config, data, folder),
-        *own["callback"].values(),
-        *more,
-    ]
+    callbacks = [throughput, progress, Explanation(progress.say), *_callbacks(config, data, folder)]
+    callbacks += [*own["callback"].values(), *more]
     trainer = build_trainer(config.trainer, config.optimizer, config.schedule, callbacks, loggers, folder)
 
     side = -(-config.augmentation.test_short_side // 32) * 32
@@ -118,17 +112,9 @@ def train(
         if config.trainer.compile:
             torch.compiler.set_stance("default")
         log.close(loggers, sys.exception() if failed else None)
-    minutes, skipped = throughput.elapsed() / 60, sorted(of_all_ranks(data.problems))
+    minutes, skipped, steps = throughput.elapsed() / 60, sorted(of_all_ranks(data.problems)), trainer.global_step
     return Trained(
-        metrics,
-        stages,
-        best,
-        trainer.global_step,
-        minutes,
-        **cost,
-        seconds_per_image=latency,
-        skipped_images=skipped,
-        ended=ended,
+        metrics, stages, best, steps, minutes, **cost, seconds_per_image=latency, skipped_images=skipped, ended=ended
     )
 
 

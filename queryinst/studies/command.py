@@ -21,10 +21,10 @@ from queryinst.errors import Stopped, UserError
 from queryinst.rules import check
 from queryinst.settings import walk
 from queryinst.slots import check_parts, search_here
-from queryinst.studies import call, sweep, sweep_table
+from queryinst.studies import call, sweep, sweep_table, sweepers
 from queryinst.studies.explain import check_overrides, explained
 from queryinst.studies.processes import end_with_parent, settle
-from queryinst.studies.sources import CONF, Sources, begin_sweeps_with_grid
+from queryinst.studies.sources import CONF, Sources
 
 __all__ = ["CONF", "command", "compose", "typed"]
 
@@ -69,7 +69,7 @@ def command(
                 search_here()
                 words = sys.argv[1:]
                 if sweeps:
-                    begin_sweeps_with_grid()
+                    sweepers.register()
                 sources = Sources(words, task)
                 call.begin(task, words, sources.lasting)
                 try:
