@@ -4,7 +4,6 @@ import dataclasses
 import importlib.metadata
 import json
 import math
-import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,8 @@ import torch
 
 from queryinst import __version__
 from queryinst.config import TrainConfig
-from queryinst.errors import UserError
+from queryinst.errors import UserError, room
+from queryinst.studies.files import write_whole
 from queryinst.studies.revision import git, is_tracked
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "numpy", "pycocotools")
@@ -22,9 +22,8 @@ PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "numpy", 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON, all or nothing; NaN becomes null."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(_plain(content), indent=2) + "\n")
-    os.replace(partial, path)
+    with room(path):
+        write_whole(path, json.dumps(_plain(content), indent=2) + "\n")
 
 
 def require_writable(file: Path, setting: str, example: str) -> None:

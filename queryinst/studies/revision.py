@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from queryinst import __version__
+from queryinst.studies.files import write_whole
 
 PACKAGE = Path(__file__).parents[1]
 REVISIONS = "revisions.txt"  # of a run folder: a line for each that took part, in their order
@@ -68,7 +69,7 @@ def take_part(folder: Path, resumed: bool) -> list[str]:
     if resumed and not before:
         return []
     after = before if before and before[-1] == revision() else [*before, revision()]
-    (folder / REVISIONS).write_text("".join(f"{one}\n" for one in after))
+    write_whole(folder / REVISIONS, "".join(f"{one}\n" for one in after))
     return after
 
 

@@ -135,7 +135,7 @@ def test_a_classification_loss_takes_the_place_of_ours_alone():
     part.name, part.args = "my_losses:Classification", {"scale": 0.5}
     made, plain = table(classification=part, **config), table(**config)
     assert torch.equal(made[:, 1:], plain[:, 1:])
-    _, stages, _, matches, targets = outputs()
+    _criterion, stages, _masks, matches, targets = outputs()
     wanted = torch.zeros_like(stages[1].logits)
     wanted[matches.image, matches.query[1], targets.labels[matches.target[1]]] = 1
     torch.testing.assert_close(made[1, 0], 4.0 * 0.5 * (stages[1].logits - wanted).abs().sum().detach() / 3)

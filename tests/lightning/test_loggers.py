@@ -158,6 +158,15 @@ def test_auto_is_online_where_there_is_an_account(
     assert logger._offline is not account
 
 
+def test_a_row_that_a_full_disk_has_cut_is_not_a_row_of_another_step(tmp_path: Path):
+    logger = CsvLogger(tmp_path / "metrics.csv")
+    logger.log_metrics({"loss": 3.0}, 1)
+    with logger.path.open("a") as file:
+        file.write("2")  # of "20,2.5"
+    CsvLogger(tmp_path / "metrics.csv", first_step=10)
+    assert rows(logger.path) == [{"step": "1", "loss": "3.0"}]
+
+
 @pytest.mark.parametrize(("name", "value"), [("WANDB_MODE", "disabled"), ("WANDB_DISABLED", "true")])
 def test_wandb_that_is_switched_off_is_left_out(
     trained: Path, run: Run, monkeypatch: pytest.MonkeyPatch, name: str, value: str
