@@ -4,6 +4,7 @@ import queryinst
 result = queryinst.load("outputs/RUN/best.ckpt").predict("photo.jpg", score=0.5)
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(path: str | Path, device: str = "auto", precision: str = "fp32") -> "Predictor":
+def load(path: str | Path, device: str = "auto", precision: str = "fp32", allow: Sequence[str] = ()) -> "Predictor":
     """A checkpoint of a training run or of `queryinst.convert`, ready to predict.
 
     Args:
         path: `best.ckpt` of a run's folder, or a `.safetensors` file.
         device: "auto" for the accelerator that there is, or torch's name of a device.
         precision: "fp32", or "bf16": faster where the device computes in it, and a little less exact.
+        allow: modules of your own that may be imported for parts that the checkpoint names; without it none is.
 
     Raises:
         UserError: there is no such file, device or precision, or the file holds something else.
@@ -27,4 +29,4 @@ def load(path: str | Path, device: str = "auto", precision: str = "fp32") -> "Pr
     from queryinst.checkpoints.load import load as read  # with torch, for which `import queryinst` does not wait
     from queryinst.inference.predictor import Predictor
 
-    return Predictor(read(path), device, precision)
+    return Predictor(read(path, allow), device, precision)

@@ -18,6 +18,8 @@ import shlex
 import sys
 from pathlib import Path
 
+from queryinst.studies.ending import ending
+
 FOLDER = Path("experiments/benchmark")
 
 
@@ -34,7 +36,8 @@ def main() -> None:
     for part in parts.choices.values():
         part.add_argument("--rounds", type=_positive, default=5, help="times that each way is timed")
         part.add_argument("--to", type=Path, help=f"folder for JSON and Markdown; in a checkout {FOLDER}")
-    _measure(parser.parse_args())
+    with ending():
+        _measure(parser.parse_args())
 
 
 def _inference(part: argparse.ArgumentParser) -> None:

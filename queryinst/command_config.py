@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from queryinst.config import ACCELERATORS, DataConfig
+from queryinst.part_config import slots
 from queryinst.settings import REQUIRED, changes_of, setting
 from queryinst.video_config import TrackerConfig
 
@@ -15,6 +16,7 @@ class EvaluateConfig:
     """`python -m queryinst.evaluate`"""
 
     checkpoint: str = setting(REQUIRED, "checkpoint of a training run")
+    allow: list[str] = setting([], "modules of your own that may be imported for the parts that the checkpoint names")
     images: str | None = setting(None, "folder of images; empty: the run's validation images")
     annotations: str | None = setting(None, "COCO file; empty: the run's validation set")
     all_stages: bool = setting(False, "evaluate every stage's own boxes, scores and masks, not only the last")
@@ -32,6 +34,7 @@ class EvaluateConfig:
     )
     tracker: Any = field(default_factory=TrackerChanges)  # of a model for video; what is left out is as in training
     backend: str = setting("pycocotools", "who computes average precision", choices=("pycocotools", "faster_coco_eval"))
+    metrics: dict[str, Any] = slots("metric", "further metrics: +metrics.NAME.name=module:Name")
     output: str | None = setting(None, "write the metrics to this JSON file")
     accelerator: str = setting("auto", "what to compute on", choices=ACCELERATORS)
 
@@ -41,6 +44,7 @@ class PredictConfig:
     """`python -m queryinst.predict`"""
 
     checkpoint: str = setting(REQUIRED, "checkpoint of a training run")
+    allow: list[str] = setting([], "modules of your own that may be imported for the parts that the checkpoint names")
     source: str = setting(
         REQUIRED, "image, folder of images, pattern such as photos/*.jpg, video, or a camera's number"
     )
@@ -68,6 +72,7 @@ class DemoConfig:
     """`python -m queryinst.demo`"""
 
     checkpoint: str = setting(REQUIRED, "checkpoint of a training run")
+    allow: list[str] = setting([], "modules of your own that may be imported for the parts that the checkpoint names")
     port: int = setting(7860, "port of 127.0.0.1 that the page is at", at_least=1024, at_most=65_535)
     score: float = setting(0.3, "lowest score of a detection, to begin with", at_least=0, at_most=1)
     megabytes: int = setting(20, "largest file that is taken", at_least=1, at_most=1000)

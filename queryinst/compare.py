@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from queryinst.errors import UserError
+from queryinst.studies.ending import ending
 
 FEWEST = 100  # resamples that give the ends of an interval
 
@@ -43,13 +44,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     arguments = parser().parse_args()
-    try:
+    with ending():
         if arguments.resamples < FEWEST:
             raise UserError(f"--resamples must be at least {FEWEST}; got {arguments.resamples}")
         _run(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def _run(arguments: argparse.Namespace) -> None:

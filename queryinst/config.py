@@ -8,6 +8,8 @@ The defaults are those of the published model (QueryInst with ResNet-50); `conf/
 from dataclasses import dataclass, field
 from typing import Any
 
+from queryinst.logger_config import CallbacksConfig, LoggerConfig
+from queryinst.part_config import PartConfig, slot, slots
 from queryinst.settings import REQUIRED, setting
 from queryinst.video_config import AssociationConfig, TrackerConfig, VideoConfig
 
@@ -18,9 +20,10 @@ ACCELERATORS = ("auto", "cpu", "gpu", "mps")  # Lightning's words
 class BackboneConfig:
     name: str = setting(
         "resnet50",
-        "feature extractor",
-        choices=("resnet18", "resnet34", "resnet50", "resnet101", "swin_t", "swin_s", "swin_b", "swin_l", "tiny"),
+        "feature extractor: resnet18, 34, 50, 101, swin_t, s, b, l, tiny, `timm:NAME`, `torchvision:NAME`, or "
+        "`module:Name` of your own",
     )
+    args: dict[str, Any] = setting({}, "settings of that network alone: +backbone.args.NAME=VALUE", identity="set")
     frozen_stages: int = setting(
         1, "stem and stages that do not train: -1 none, 0 the stem, 1 stem and C2, ...", at_least=-1, at_most=4
     )
@@ -30,7 +33,10 @@ class BackboneConfig:
         choices=("batch", "fixed", "frozen"),
     )
     drop_path: float = setting(
-        0.0, "probability of skipping the last block in training, from 0 for the first (Swin)", at_least=0, at_most=0.9
+        0.0,
+        "probability of skipping the last block in training, from 0 for the first",
+        at_least=0,
+        at_most=0.9,
     )
     checkpointing: bool = setting(
         False,
@@ -38,7 +44,9 @@ class BackboneConfig:
         identity=False,
     )
     weights: str | None = setting(
-        None, "pretrained weights: a file that queryinst.convert knows, or `imagenet` to download torchvision's"
+        None,
+        "pretrained weights: a file that queryinst.convert or the library knows, or, to download them, `imagenet` for "
+        "torchvision's and `timm` for those of timm:NAME",
     )
 
 
@@ -88,11 +96,16 @@ class ModelConfig:
     association: AssociationConfig | None = setting(
         None, "an embedding a query that links instances over the frames of a video; empty: none", identity="set"
     )
+    box_head: PartConfig = slot("box_head", "dynamic", "the box half of each stage")
+    mask_head: PartConfig = slot("mask_head", "dynamic", "the mask half of each stage")
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
 
 
 @dataclass
 class CriterionConfig:
+    classification: PartConfig = slot("classification", "focal", "classification loss")
+    terms: dict[str, Any] = slots("loss_term", "further losses: +criterion.terms.NAME.name=module:Name, and .weight")
+    costs: dict[str, Any] = slots("matching_cost", "further costs: +criterion.costs.NAME.name=module:Name, and .weight")
     class_weight: float = setting(2.0, "weight of the focal loss", at_least=0)
     l1_weight: float = setting(5.0, "weight of the L1 loss on normalised boxes", at_least=0)
     giou_weight: float = setting(2.0, "weight of the generalized IoU loss", at_least=0)
@@ -151,6 +164,7 @@ class DataConfig:
     )
     shapes: ShapesConfig | None = setting(None, "make the embedded data set in `root` if it is not there")
     video: VideoConfig | None = setting(None, "the data is video, in YouTube-VIS format", identity="set")
+    reader: PartConfig = slot("reader", "coco", "who reads the annotations")
 
 
 @dataclass
@@ -175,6 +189,7 @@ class AugmentationConfig:
     photometric: float = setting(
         0.0, "probability of random brightness, contrast, saturation and hue, as SSD", at_least=0, at_most=1
     )
+    steps: dict[str, Any] = slots("augmentation", "further steps, in order: +augmentation.steps.NAME.name=module:Name")
     test_short_side: int = setting(800, "short side in evaluation, pixels", at_least=32, at_most=10_000)
 
 
@@ -187,6 +202,16 @@ class OptimizerConfig:
     backbone_factor: float = setting(0.1, "learning rate of the backbone over that of the rest", at_least=0)
     weight_decay: float = setting(1e-4, "AdamW's weight decay", at_least=0)
     undecayed: list[str] = setting([], "parts of parameter names that get no weight decay; published: only with Swin")
+    undecayed_vectors: bool = setting(
+        False, "no weight decay for norms, biases and other vectors, nor for what a timm network says", identity="set"
+    )
+    layer_decay: float = setting(
+        1.0,
+        "learning rate of a layer of the backbone over that of the next, which falls from the last layer to the first",
+        above=0,
+        at_most=1,
+        identity="set",
+    )
     betas: list[float] = setting([0.9, 0.999], "AdamW's running averages", at_least=0, at_most=0.99999)
     clip_norm: float = setting(0.1, "largest L2 norm of all gradients together; 0: no limit", at_least=0)
 
@@ -240,42 +265,6 @@ class TrainerConfig:
 
 
 @dataclass
-class CallbacksConfig:
-    pictures: int = setting(
-        8,
-        "validation images, or clips (at most four), shown with their predictions at every evaluation",
-        at_least=0,
-        identity=False,
-    )
-    picture_score: float = setting(
-        0.3, "lowest score of a prediction that is drawn", at_least=0, at_most=1, identity=False
-    )
-    extra: dict[str, Any] = setting({}, "more callbacks: +callbacks.extra.NAME._target_=CLASS", identity=False)
-
-
-@dataclass
-class WandbConfig:
-    enabled: bool = setting(False, "log to Weights & Biases", identity=False)
-    mode: str = setting(
-        "auto",
-        "`online`, `offline`, or `auto`: online where an account is set up",
-        choices=("auto", "online", "offline"),
-        identity=False,
-    )
-    project: str = setting("queryinst", "project of the run", identity=False)
-    entity: str | None = setting(None, "user or team; empty: the account's own", identity=False)
-    tags: list[str] = setting([], "tags of the run", identity=False)
-
-
-@dataclass
-class LoggerConfig:
-    csv: bool = setting(False, "write metrics.csv", identity=False)
-    tensorboard: bool = setting(False, "write TensorBoard events", identity=False)
-    wandb: WandbConfig = field(default_factory=WandbConfig)
-    extra: dict[str, Any] = setting({}, "more loggers: +logger.extra.NAME._target_=CLASS", identity=False)
-
-
-@dataclass
 class TrainConfig:
     """`python -m queryinst.train`"""
 
@@ -288,7 +277,7 @@ class TrainConfig:
     dry_run: bool = setting(False, "train nothing: say which run this is, and what it will cost", identity=False)
     weights: str | None = setting(None, "start from this checkpoint's weights (fine-tuning)")
     model: ModelConfig = field(default_factory=ModelConfig)
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig, metadata={"slot": "backbone"})
     criterion: CriterionConfig = field(default_factory=CriterionConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -296,5 +285,6 @@ class TrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    metrics: dict[str, Any] = slots("metric", "further metrics of an evaluation: +metrics.NAME.name=module:Name")
     callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)

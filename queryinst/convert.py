@@ -9,10 +9,9 @@ The result serves `evaluate checkpoint=`, `predict checkpoint=` and `train weigh
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from queryinst.errors import UserError
+from queryinst.studies.ending import ending
 
 
 def main() -> None:
@@ -31,15 +30,16 @@ def main() -> None:
         action="store_true",
         help="weights trained with RoIAlign without the half-pixel shift (PaddleDetection after August 2024)",
     )
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="MODULE", help="of your own, that parts may be imported from"
+    )
     arguments = parser.parse_args()
-    try:
+    with ending():
         from queryinst.checkpoints.published import convert
 
-        for line in convert(arguments.source, arguments.destination, arguments.annotations, not arguments.unaligned):
+        given = (arguments.source, arguments.destination, arguments.annotations, not arguments.unaligned)
+        for line in convert(*given, arguments.allow):
             print(line)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def main(config: DemoConfig) -> None:
     from queryinst.demo_page.answer import answerer
     from queryinst.inference.predictor import device_of
 
-    checkpoint = load(config.checkpoint)
+    checkpoint = load(config.checkpoint, config.allow)
     model = checkpoint.build().to(device_of(config.accelerator))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends in good order, as Ctrl+C does
     with tempfile.TemporaryDirectory(prefix="queryinst-demo-") as folder:

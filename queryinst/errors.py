@@ -1,10 +1,20 @@
 """The one exception for a user's mistake: a sentence that says got, wanted, where, and what to do next."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 PRUNED = 3  # exit code
 LONGEST = 1000  # characters of a sentence
+FULL = {
+    errno.ENOSPC: "no space left",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "the file may not grow further",
+}
+# torch loses the system's number on the way. This is what its writers say instead.
+LOST = ("PytorchStreamWriter failed writing file", "iostream error", "unexpected pos")
 
 
 class UserError(Exception):
@@ -44,3 +54,26 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the closest known name, or an empty string when none is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def fullness(error: BaseException) -> str | None:
+    """What there is no more of, where an error is that of a disk that is full; otherwise None."""
+    if isinstance(error, OSError):
+        return FULL.get(error.errno or 0)
+    return FULL[errno.ENOSPC] if isinstance(error, RuntimeError) and any(text in str(error) for text in LOST) else None
+
+
+@contextlib.contextmanager
+def room(where: Path | str) -> Iterator[None]:
+    """What is written inside lies in `where`: raise UserError that says so where the disk is full."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        full = fullness(error)
+        if full is None:
+            raise
+        place = where if getattr(error, "filename", None) is None else error.filename  # type: ignore[union-attr]
+        raise UserError(
+            f"{place} cannot be written: {full}. Make room, and the same command goes on; what was whole before is so "
+            "still"
+        ) from error

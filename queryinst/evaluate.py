@@ -8,11 +8,12 @@ python -m queryinst.evaluate checkpoint=... images=FOLDER annotations=FILE      
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from queryinst.command_config import EvaluateConfig
 from queryinst.errors import UserError
 from queryinst.settings import changed
+from queryinst.slots import outside, place
 from queryinst.studies.command import command
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def main(config: EvaluateConfig) -> None:
     from queryinst.studies.results import require_writable
 
     keep_memory()
-    checkpoint = load(config.checkpoint)
+    checkpoint = load(config.checkpoint, config.allow)
     if checkpoint.config.data.video:
         if config.elastic:
             raise UserError(f"elastic=true is for images, and {config.checkpoint} is a model for video: leave it out")
@@ -63,6 +64,7 @@ def _source(config: EvaluateConfig, checkpoint: "Checkpoint") -> "CocoFile":
     data = checkpoint.config.data
     if config.images and config.annotations:
         return (VideoFile if data.video else CocoFile)(Path(config.annotations), Path(config.images))
+    checkpoint.require_allowed("backbone", "box_head", "mask_head", "reader")
     make_embedded(data)
     return open_split(data, "val", f"; {config.checkpoint} was evaluated there: give images=FOLDER annotations=FILE")
 
@@ -74,10 +76,26 @@ def _network(config: EvaluateConfig, checkpoint: "Checkpoint") -> "QueryInst":
     return model if config.precision == "run" else deploy(model, config.precision)
 
 
+def _own_metrics(config: EvaluateConfig, checkpoint: "Checkpoint") -> dict[str, Any]:
+    """Those of the command, and those of the run whose modules the command allows."""
+    parts = {part.key.partition(".")[2]: part for part in outside(checkpoint.config) if part.slot == "metric"}
+    kept = dict(config.metrics)
+    for name, part in parts.items():
+        module = place(part)[0]
+        if name in kept:
+            continue
+        if {module, part.name} & set(config.allow):
+            kept[name] = checkpoint.config.metrics[name]
+        else:
+            print(f"left out: the run's own metric {name} ({part.name}); allow=[{module}] computes it")
+    return kept
+
+
 def _metrics(config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile", output: Path | None) -> None:
     from queryinst.inference.predictor import device_of
     from queryinst.lightning.kinds import evaluator, table
     from queryinst.lightning.module import QueryInstModule
+    from queryinst.lightning.own import OwnMetrics
     from queryinst.models.packed import pack
     from queryinst.studies.results import write
 
@@ -87,7 +105,8 @@ def _metrics(config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile
     network = _network(config, checkpoint)
     if config.precision != "run" and device_of(config.accelerator) == "cpu":
         network = pack(network)
-    module = QueryInstModule(network, evaluators, checkpoint.config.model.postprocess)
+    own = OwnMetrics(_own_metrics(config, checkpoint), source.content)
+    module = QueryInstModule(network, evaluators, checkpoint.config.model.postprocess, own_metrics=own)
     _validate(module, config, checkpoint, source)
     for stage in stages:
         prefix = "" if stage == -1 else f"stage_{stage + 1}/"
@@ -122,9 +141,9 @@ def _elastic(config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile
 
 def _validate(module: "QueryInstModule", config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile") -> None:
     """Run a module over the data set, as the training run did."""
-    from queryinst.data.coco import CocoDataset
     from queryinst.data.collate import FixedSampler
     from queryinst.data.datamodule import loader
+    from queryinst.data.dataset import CocoDataset
     from queryinst.data.transforms import EvaluationGeometry
     from queryinst.lightning.trainer import trainer_of
 

@@ -10,11 +10,11 @@ and the size that images should have; it is kept only if it finds what the netwo
 
 import argparse
 import importlib.util
-import sys
 from pathlib import Path
 
 from queryinst import __version__
 from queryinst.errors import UserError
+from queryinst.studies.ending import ending
 
 PACKAGES = {".onnx": ("onnx", "onnxruntime", "onnxscript"), ".pt2": ()}  # what each kind of file needs to be made
 
@@ -28,16 +28,21 @@ def main() -> None:
     parser.add_argument(
         "--max-detections", type=int, help="detections an image; as many as the model's own evaluation by default"
     )
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="of your own, which may be imported for the parts that the checkpoint names",
+    )
     arguments = parser.parse_args()
-    try:
+    with ending():
         _check(arguments.destination, arguments.max_detections)
         from queryinst.checkpoints.exported import export
 
-        for line in export(arguments.checkpoint, arguments.destination, arguments.max_detections, __version__):
+        given = (arguments.checkpoint, arguments.destination, arguments.max_detections, __version__, arguments.allow)
+        for line in export(*given):
             print(line, flush=True)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def _check(destination: Path, max_detections: int | None) -> None:

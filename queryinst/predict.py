@@ -17,7 +17,7 @@ import warnings
 from pathlib import Path
 
 from queryinst.command_config import PredictConfig
-from queryinst.errors import UserError
+from queryinst.errors import UserError, room
 from queryinst.settings import changed
 from queryinst.studies.command import command
 
@@ -36,7 +36,7 @@ def main(config: PredictConfig) -> None:
     from queryinst.inference.record import RESULTS, TRACKS, Record
     from queryinst.inference.tracking import Story, tracked
 
-    predictor = queryinst.load(config.checkpoint, config.accelerator, config.precision)
+    predictor = queryinst.load(config.checkpoint, config.accelerator, config.precision, config.allow)
     tracker, told = changed(predictor.tracker, config.tracker), config.tracker.by is not None
     # A model for video tracks, and any other that is told how. Files are the frames of one only where that is said.
     files = 0 if isinstance(source, Video) else source.total
@@ -63,6 +63,7 @@ def main(config: PredictConfig) -> None:
     progress = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
     began = time.monotonic()
     with (
+        room(config.output),
         Record(Path(config.output), source, config.overlays, config.cutouts, config.score, story) as record,
         progress,
     ):

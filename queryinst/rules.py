@@ -51,6 +51,16 @@ def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
             "tracker.by=iou",
         ),
         (
+            model.initialisation != "paddle" or (model.box_head.name, model.mask_head.name) == ("dynamic", "dynamic"),
+            "model.initialisation=paddle knows the layers of our own heads; with a head of your own leave it out (and "
+            "profile=paddle)",
+        ),
+        (
+            data.video is None or data.reader.name == "coco",
+            "data.reader is for images, and data.video reads YouTube-VIS itself; "
+            f"got data.reader.name={data.reader.name}",
+        ),
+        (
             data.video is None or data.shapes is None,
             "data.shapes makes images and data.video reads video: choose one, such as data=shapes_video",
         ),

@@ -15,15 +15,34 @@ COMMANDS = {"train", "evaluate", "predict", "convert", "doctor", "benchmark", "c
 
 # What each part may import besides itself: config, structures, ops <- models | criterion | tracking <- data |
 # evaluation | visualize | checkpoints <- inference | lightning <- studies <- benchmarks <- commands.
-BASE = {"errors", "settings", "config", "video_config", "rules", "structures", "ops"}
+BASE = {
+    "errors",
+    "settings",
+    "config",
+    "video_config",
+    "rules",
+    "structures",
+    "ops",
+    "part_config",
+    "source",
+    "slots",
+    "library_names",
+    "parts",
+}
 READERS = {"data", "evaluation", "visualize", "checkpoints"}
 MAY_IMPORT = {
     "errors": set(),
     "settings": {"errors"},
     "video_config": {"errors", "settings"},
-    "config": {"errors", "settings", "video_config"},
+    "part_config": {"errors", "settings"},
+    "logger_config": {"settings", "part_config"},
+    "config": {"settings", "video_config", "part_config", "logger_config"},
     "rules": {"errors", "settings", "config"},
-    "command_config": {"settings", "config", "video_config"},
+    "source": {"errors"},
+    "library_names": {"errors", "part_config"},
+    "slots": {"errors", "part_config", "source", "library_names"},
+    "parts": {"structures", "data"},  # for annotations only
+    "command_config": {"settings", "config", "video_config", "part_config"},
     "memory": set(),
     "ops": {"errors"},
     "structures": {"ops"},
@@ -33,7 +52,7 @@ MAY_IMPORT = {
     **{part: BASE | {"models", "criterion", "tracking"} for part in READERS},
     "inference": BASE | {"models", "tracking"} | READERS,
     "demo_page": BASE | {"models", "inference"} | READERS,
-    "lightning": BASE | {"models", "criterion", "tracking"} | READERS,
+    "lightning": BASE | {"models", "criterion", "tracking", "logger_config"} | READERS,
     "studies": BASE | {"models", "criterion", "tracking", "lightning", "rules", ""} | READERS,
     "benchmarks": BASE | READERS | {"memory", "models", "criterion", "lightning", "studies"},
 }
@@ -51,6 +70,7 @@ ONLY_IN = {
     "av": ("inference/film.py",),
     "optuna": ("studies/judge.py", "studies/search.py", "studies/search_study.py", "studies/space.py"),
     "gradio": ("demo_page/page.py",),
+    "timm": ("models/timm_backbone.py",),
 }
 
 

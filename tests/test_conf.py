@@ -18,6 +18,7 @@ DECLARED = ("config.py", "command_config.py", "settings.py")  # where settings a
 OPTIONS = sorted(path for path in CONF.glob("*/*.yaml"))
 # Settings that an option leaves to the user.
 NEEDED = {name: ["backbone.weights=null"] for name in ("swin_l", "swin_l_ms_crop_50e_pro300")}
+NEEDED |= {kind: [f"backbone.name={kind}:resnet18"] for kind in ("timm", "torchvision")}
 # Video data and a model of video go together.
 VIDEO = {f"data/{name}": ["model=tiny_video"] for name in ("shapes_video", "shapes_video_tiny", "youtube_vis")}
 VIDEO |= {f"model/{name}": ["data=shapes_video"] for name in ("tiny_video", "queryinst_video")}

@@ -17,7 +17,8 @@ from queryinst.benchmarks import opening, scenes
 from queryinst.benchmarks.frame import Results, table
 from queryinst.benchmarks.rounds import alternate
 from queryinst.config import AugmentationConfig
-from queryinst.data.coco import CocoDataset, CocoFile
+from queryinst.data.coco import CocoFile
+from queryinst.data.dataset import CocoDataset
 from queryinst.data.transforms import TrainGeometry, fit
 
 MS_CROP = AugmentationConfig(short_sides=list(range(480, 801, 32)), crop=0.5)  # conf/augmentation/ms_crop.yaml

@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from queryinst.config import PostprocessConfig
 from queryinst.errors import UserError
 from queryinst.models.backbone import SWINS
 from queryinst.models.exportable import Exportable
+from queryinst.part_config import Used
+from queryinst.slots import is_ours
 
 ONNX = ".onnx"
 RECORD = "queryinst"  # the key of our record in the metadata of an ONNX file, and an extra file's name in a .pt2
@@ -26,7 +28,9 @@ INPUTS, OUTPUTS = ("images", "sizes"), ("boxes", "scores", "labels", "masks")
 EXAMPLE = (3, 352, 416)  # images, height, width that the graph is traced with
 
 
-def export(source: Path, destination: Path, max_detections: int | None, version: str) -> Iterator[str]:
+def export(
+    source: Path, destination: Path, max_detections: int | None, version: str, allow: Sequence[str] = ()
+) -> Iterator[str]:
     """Export a checkpoint, and say line by line what the file is. It appears only if it agrees with the network.
 
     Of a model for video it is the detector: instances are linked over frames by code, not by a graph.
@@ -36,12 +40,13 @@ def export(source: Path, destination: Path, max_detections: int | None, version:
         destination: the file to write, `.onnx` or `.pt2`.
         max_detections: detections an image; by default as many as the checkpoint's own evaluation keeps.
         version: of this package, for the record.
+        allow: modules of the user's own that may be imported.
 
     Raises:
         UserError: the checkpoint or the destination does not do, the backbone cannot be exported, or the
             file gives other detections than the network.
     """
-    checkpoint = load(source)
+    checkpoint = load(source, allow)
     postprocess = checkpoint.config.model.postprocess
     postprocess = dataclasses.replace(postprocess, max_detections=max_detections or postprocess.max_detections)
     if checkpoint.config.backbone.name in SWINS:
@@ -57,7 +62,7 @@ def export(source: Path, destination: Path, max_detections: int | None, version:
         + ("; its detector alone, without what links instances over frames" if model.associates else "")
     )
     begin = time.perf_counter()
-    program = trace(exportable)
+    program = _traced(exportable, checkpoint)
     record = json.dumps(describe(checkpoint, postprocess, exportable.kept, version))
     partial = destination.with_name(f"{destination.stem}.partial{destination.suffix}")
     write, reader = (_write_onnx, onnx_runner) if destination.suffix == ONNX else (_write_pt2, pt2_runner)
@@ -80,6 +85,21 @@ def export(source: Path, destination: Path, max_detections: int | None, version:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
     yield f"written       {destination} ({destination.stat().st_size / 1e6:.1f} MB)"
+
+
+def _traced(exportable: Exportable, checkpoint: Checkpoint) -> ExportedProgram:
+    """`trace`; what goes wrong in a backbone of other people is one sentence."""
+    name = checkpoint.config.backbone.name
+    try:
+        return trace(exportable)
+    except Exception as error:  # torch's many ways to say it
+        if is_ours(Used("backbone", "backbone", name, {})):
+            raise
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(
+            f"{checkpoint.path} has the backbone {name}, which cannot be exported for all sizes: torch.export cannot "
+            f"follow it ({reason[:200]})"
+        ) from error
 
 
 def trace(exportable: Exportable) -> ExportedProgram:

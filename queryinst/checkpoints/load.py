@@ -1,8 +1,9 @@
 """Our checkpoints: reading and writing them, and starting a training from weights."""
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,16 @@ import torchvision
 from torch import Tensor, nn
 
 from queryinst.checkpoints.convert import backbone_weights, complete, some, translate
+from queryinst.checkpoints.library_weights import start_library
 from queryinst.checkpoints.read import read, read_safetensors, write_safetensors
 from queryinst.config import ModelConfig, TrainConfig
 from queryinst.errors import UserError
+from queryinst.models.library_backbones import LibraryBackbone
 from queryinst.models.queryinst import QueryInst
 from queryinst.rules import check
 from queryinst.settings import restore
+from queryinst.slots import outside, place, require_allowed
+from queryinst.source import digest
 
 PREFIX = "model."  # of the network's parameters in the state of the LightningModule
 SAFE = ".safetensors"
@@ -32,12 +37,29 @@ class Checkpoint:
     category_ids: list[int]
     category_names: list[str]
     weights: dict[str, Tensor]
+    parts: dict[str, str] = field(default_factory=dict)  # a hash of the source of each part from outside, by its key
+    allowed: tuple[str, ...] = ()  # modules that parts may be imported from
 
     def build(self) -> QueryInst:
-        """The network with these weights, in evaluation mode. Raises UserError where they are not its own."""
+        """The network with these weights, in evaluation mode.
+
+        Raises:
+            UserError: the weights are not its own, or it has parts of a module that is not allowed.
+        """
+        self.require_allowed("backbone", "box_head", "mask_head")
         model = QueryInst(self.config.model, self.config.backbone, len(self.category_ids))
         model.load_state_dict(complete(self.weights, model, str(self.path)))
         return model.eval()
+
+    def require_allowed(self, *slots: str) -> None:
+        """Raise UserError where a part of these slots comes from a module that nobody has allowed to be imported; say
+        so where one has changed since.
+        """
+        parts = [part for part in outside(self.config) if part.slot in slots]
+        require_allowed(parts, self.allowed, str(self.path))
+        for part in parts:
+            if self.parts.get(part.key) not in (None, digest(place(part)[0])):
+                print(f"note: the source of {part.name} has changed since {self.path} was trained", file=sys.stderr)
 
     def require_classes(self, ids: Sequence[int], names: Sequence[str], where: Path) -> None:
         """Raise UserError unless a data set has the classes that this model was trained on."""
@@ -56,8 +78,14 @@ class Checkpoint:
                 )
 
 
-def load(path: str | Path) -> Checkpoint:
+def load(path: str | Path, allow: Sequence[str] = ()) -> Checkpoint:
     """Read a checkpoint: of a training run (`.ckpt`), or one that `queryinst.convert` wrote (`.safetensors`).
+
+    Nothing that the file names is imported, neither here nor when the network is built, unless it is in `allow`.
+
+    Args:
+        path: the file.
+        allow: modules of the user's own that may be imported for the parts that the checkpoint names.
 
     Raises:
         UserError: there is no such file, it is damaged, it holds something else, or it would execute code.
@@ -67,7 +95,7 @@ def load(path: str | Path) -> Checkpoint:
         weights, record = read_safetensors(path)
         if record.get("kind") != "model":
             raise UserError(f"{path} is not a whole model ({record.get('kind', 'not written by queryinst.convert')})")
-        return _checkpoint(path, record, weights)
+        return _checkpoint(path, record, weights, allow)
     content = read(path)
     if not is_ours(content):
         raise UserError(
@@ -76,7 +104,7 @@ def load(path: str | Path) -> Checkpoint:
         )
     state = content["state_dict"].items()
     weights = {name.removeprefix(PREFIX): value for name, value in state if name.startswith(PREFIX)}
-    return _checkpoint(path, content["queryinst"], weights)
+    return _checkpoint(path, content["queryinst"], weights, allow)
 
 
 def is_ours(content: Any) -> bool:
@@ -84,13 +112,14 @@ def is_ours(content: Any) -> bool:
     return isinstance(content, dict) and "queryinst" in content and isinstance(content.get("state_dict"), dict)
 
 
-def _checkpoint(path: Path, record: dict[str, Any], weights: dict[str, Tensor]) -> Checkpoint:
+def _checkpoint(path: Path, record: dict[str, Any], weights: dict[str, Tensor], allow: Sequence[str]) -> Checkpoint:
     try:
         config: TrainConfig = restore(TrainConfig, record["config"])
         check(config)
         ids, names = list(map(int, record["category_ids"])), list(map(str, record["category_names"]))
         if len(ids) != len(names):
             raise ValueError(f"{len(ids)} category ids, {len(names)} names")
+        parts = {str(key): str(value) for key, value in record.get("parts", {}).items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged: its record of settings and classes cannot be read ({error!r})") from None
     broken = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
@@ -98,7 +127,7 @@ def _checkpoint(path: Path, record: dict[str, Any], weights: dict[str, Tensor]) 
         raise UserError(
             f"{path} has {len(broken)} tensors with NaN or infinite values, first {broken[0]}: training failed"
         )
-    return Checkpoint(path, config, ids, names, weights)
+    return Checkpoint(path, config, ids, names, weights, parts, tuple(allow))
 
 
 def save(checkpoint: Checkpoint, destination: Path, source: dict[str, str]) -> None:
@@ -108,9 +137,24 @@ def save(checkpoint: Checkpoint, destination: Path, source: dict[str, str]) -> N
         "config": dataclasses.asdict(checkpoint.config),
         "category_ids": checkpoint.category_ids,
         "category_names": checkpoint.category_names,
+        "parts": checkpoint.parts,
         "source": source,
     }
     write_safetensors(destination, checkpoint.weights, record)
+
+
+def require_fit(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
+    """Raise UserError unless a run's checkpoint has the tensors of its network, `own`, whose code may have changed."""
+    shapes = [{name: tuple(value.shape) for name, value in tensors.items()} for tensors in (weights, own)]
+    differing = [name for name in {**shapes[1], **shapes[0]} if shapes[0].get(name) != shapes[1].get(name)]
+    if differing:
+        there, here = (str(found.get(differing[0], "missing")) for found in shapes)
+        raise UserError(
+            f"{path} does not fit the network: {differing[0]} is {there} there and {here} here"
+            + (f", and {len(differing) - 1} other tensors differ" if len(differing) > 1 else "")
+            + "; the code of its layers has changed since. Go back to the code that the run was begun with (its "
+            f"folder's revisions.txt may say which), or delete {path.parent} to train it again"
+        )
 
 
 def start_from(model: QueryInst, config: ModelConfig, path: str, names: Sequence[str]) -> str:
@@ -162,7 +206,8 @@ def start_from(model: QueryInst, config: ModelConfig, path: str, names: Sequence
 
 
 def start_backbone(backbone: nn.Module, name: str, weights: str) -> str:
-    """Load pretrained weights into a backbone: torchvision's (`imagenet`, downloaded) or any file that convert knows.
+    """Load pretrained weights into a backbone: torchvision's (`imagenet`, downloaded) or any file that convert knows;
+    into a library's, its own or a file of them.
 
     Returns:
         what was loaded, in one sentence.
@@ -170,6 +215,8 @@ def start_backbone(backbone: nn.Module, name: str, weights: str) -> str:
     Raises:
         UserError: there are none, the download failed, or the file does not fit.
     """
+    if isinstance(backbone, LibraryBackbone):
+        return start_library(backbone, weights)
     if name == "tiny":
         raise UserError(f"backbone.weights={weights}: there are no weights for backbone.name={name}; leave it empty")
     if Path(weights).suffix == SAFE:

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,13 @@ from queryinst.errors import UserError
 from queryinst.models.queryinst import QueryInst
 
 
-def convert(source: Path, destination: Path, annotations: Path | None = None, aligned: bool = True) -> Iterator[str]:
+def convert(
+    source: Path,
+    destination: Path,
+    annotations: Path | None = None,
+    aligned: bool = True,
+    allow: Sequence[str] = (),
+) -> Iterator[str]:
     """Convert a file, and say line by line what was used.
 
     Args:
@@ -35,6 +41,7 @@ def convert(source: Path, destination: Path, annotations: Path | None = None, al
         destination: the safetensors file to write.
         annotations: COCO file whose categories are the model's classes.
         aligned: whether the model was trained with RoIAlign shifted by half a pixel.
+        allow: modules of the user's own that may be imported for the parts that a checkpoint of ours names.
 
     Raises:
         UserError: the source is unknown, unsafe or not complete, or the destination exists or cannot be written.
@@ -53,7 +60,7 @@ def convert(source: Path, destination: Path, annotations: Path | None = None, al
     origin = {"file": source.name, "sha256": _checksum(source)}
     if is_ours(content):
         _only_for_others(annotations, aligned)
-        checkpoint = load(source)
+        checkpoint = load(source, allow)
         checkpoint.build()  # proves that every tensor is there
         save(checkpoint, destination, origin | {"label": "queryinst"})
         yield f"source        {source}: our own checkpoint"

@@ -1,6 +1,7 @@
 """From stage outputs, masks and ground truth to losses."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -9,16 +10,18 @@ from queryinst.config import CriterionConfig
 from queryinst.criterion import losses
 from queryinst.criterion.association import association
 from queryinst.criterion.matcher import Matcher, NonFiniteError, require_finite
+from queryinst.criterion.own import classification_of, made_terms
 from queryinst.ops import boxes as box_ops
 from queryinst.ops import ranks
 from queryinst.ops.roi import STRIDES
 from queryinst.structures import Matches, StageOutput, Targets
 
-TERMS = ("class", "l1", "giou", "mask", "association")  # the last one with association heads only
+TERMS = ("class", "l1", "giou", "mask")
+ASSOCIATION = "association"  # with association heads only
 
 
 class Criterion:
-    """Matches every stage, then sums four or five losses a stage, all stages at once and all with weight 1.
+    """Matches every stage, then sums four losses a stage, or more, all stages at once and all with weight 1.
 
     Usage, in three lines of plain PyTorch:
 
@@ -32,6 +35,9 @@ class Criterion:
     def __init__(self, config: CriterionConfig) -> None:
         self.config = config
         self.match = Matcher(config)
+        self.classification = classification_of(config)
+        self.further = made_terms(config.terms, "criterion.terms", "loss_term", reserved=(*TERMS, ASSOCIATION))
+        self.terms = (*TERMS, *self.further, ASSOCIATION)  # names of the columns, as many as there are
 
     def __call__(
         self,
@@ -42,7 +48,7 @@ class Criterion:
         sizes: Tensor,
         embeddings: Sequence[Tensor] = (),
     ) -> Tensor:
-        """Weighted losses (S, 4 or 5): a row a stage, a column a term of `TERMS`. Their sum is what to minimise.
+        """Weighted losses (S, columns): a row a stage, a column a term of `terms`. Their sum is what to minimise.
 
         Each sum over rows is divided by the number of matched pairs, at least 1 in all and averaged over ranks, so that
         several ranks are one with the batch of all (MMDetection 3 forgets the 1 for the box head, and elsewhere has 1
@@ -73,20 +79,22 @@ class Criterion:
             boxes.flatten(0, 1), target.flatten(), targets, limits.repeat(len(stages), 1), side, config.mask_samples
         ).view_as(mask_logits)
         sums = [
-            config.class_weight * losses.focal(logits, wanted, config.focal_alpha, config.focal_gamma),
+            config.class_weight * self.classification(logits, wanted),
             config.l1_weight * losses.l1(boxes, wanted_boxes, box_ops.extent(sizes)[image]),
             config.giou_weight * losses.giou(boxes, wanted_boxes),
             config.mask_weight * losses.dice(mask_logits, wanted_masks),
         ]
+        told = [replace(output, logits=every) for output, every in zip(stages, logits, strict=True)]
+        for weight, term in self.further.values():
+            sums.append(weight * term(told, list(mask_logits), matches, targets, sizes))
         if embeddings:
             assert targets.tracks is not None, "association learns from pairs of frames"
-            told = association(torch.stack(list(embeddings)), image, targets.tracks[target], config.association_loss)
-            sums.append(config.association_weight * told)
+            linked = association(torch.stack(list(embeddings)), image, targets.tracks[target], config.association_loss)
+            sums.append(config.association_weight * linked)
         return torch.stack(sums, dim=1) / self._pairs(matches)
 
-    @staticmethod
     def require_finite(
-        losses: Tensor, stages: list[StageOutput], masks: list[Tensor], matches: Matches, targets: Targets
+        self, losses: Tensor, stages: list[StageOutput], masks: list[Tensor], matches: Matches, targets: Targets
     ) -> None:
         """Raise NonFiniteError where a loss (S, terms) is NaN or infinite.
 
@@ -101,7 +109,7 @@ class Criterion:
             for row in torch.nonzero(~logits.isfinite().flatten(1).all(1))[:1].flatten().tolist():
                 raise NonFiniteError(f"stage {number} gives NaN or infinite masks", int(matches.image[row]))
         stage, term = torch.nonzero(~values.isfinite())[0].tolist()
-        raise NonFiniteError(f"the loss '{TERMS[term]}' of stage {stage + 1} is {values[stage, term].item()}")
+        raise NonFiniteError(f"the loss '{self.terms[term]}' of stage {stage + 1} is {values[stage, term].item()}")
 
     @staticmethod
     def _pairs(matches: Matches) -> Tensor:

@@ -6,6 +6,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from queryinst.config import CriterionConfig
+from queryinst.criterion.own import made_terms
 from queryinst.ops import boxes as box_ops
 from queryinst.structures import Matches, StageOutput, Targets
 
@@ -31,6 +32,7 @@ class Matcher:
 
     def __init__(self, config: CriterionConfig) -> None:
         self.config = config
+        self.further = made_terms(config.costs, "criterion.costs", "matching_cost")
 
     @torch.no_grad()
     def __call__(self, stages: list[StageOutput], targets: Targets, sizes: Tensor) -> Matches:
@@ -80,7 +82,10 @@ class Matcher:
         cost_class = (positive - negative).gather(-1, wanted)
         cost_l1 = torch.cdist(boxes / extent, gt_boxes / extent, p=1)
         cost_giou = -box_ops.giou(boxes[..., None, :], gt_boxes[:, None])
-        return config.class_cost * cost_class + config.l1_cost * cost_l1 + config.giou_cost * cost_giou
+        total = config.class_cost * cost_class + config.l1_cost * cost_l1 + config.giou_cost * cost_giou
+        for weight, cost in self.further.values():
+            total = total + weight * cost(logits, boxes, labels, gt_boxes, sizes)
+        return total
 
 
 def _pad(values: Tensor, counts: list[int]) -> Tensor:

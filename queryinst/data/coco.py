@@ -4,30 +4,20 @@ Nobody above this file knows category ids: labels are 0..K-1 in the order of asc
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
-import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from queryinst.data import validation
-from queryinst.data.colours import distort
-from queryinst.data.images import ImageFile, read_image
+from queryinst.data.images import ImageFile
 from queryinst.data.index import Index, build, digest_of, find, no_garbage, save
-from queryinst.data.transforms import Geometry, Instances
+from queryinst.data.transforms import Instances
 from queryinst.errors import UserError
 from queryinst.ops import masks as mask_ops
-from queryinst.structures import Targets
-
-GeometryOf = Callable[
-    [int, int, np.random.Generator], Geometry
-]  # height, width, randomness to what happens to an image
 
 
 @dataclass(frozen=True)
@@ -89,7 +79,7 @@ class CocoFile:
 
     def __init__(self, path: Path, folder: Path, hint: str = "") -> None:
         self.path, self.folder = path, folder
-        digest = digest_of(path, self.prefix)
+        digest = self._digest()
         index = find(path, digest) if digest else None
         if index is None:
             index = self._read(hint)
@@ -102,9 +92,16 @@ class CocoFile:
         self.images = Images(index, folder)
         self._labels = {key: label for label, key in enumerate(self.categories.ids)}
 
+    def _digest(self) -> str | None:
+        """What an index of the file is known by; None where it needs none."""
+        return digest_of(self.path, self.prefix)
+
+    def _content(self, hint: str) -> Any:
+        return read_json(self.path, hint, self.format)
+
     def _read(self, hint: str) -> Index:
         with no_garbage():
-            content = read_json(self.path, hint, self.format)
+            content = self._content(hint)
             require_folder(self.folder, self.path, hint)
             try:
                 return build(self._checked(content), is_learnable)
@@ -188,106 +185,3 @@ def outline_of(segmentation: Any) -> mask_ops.Polygons | mask_ops.LocalMask:
     if isinstance(segmentation, list):
         return [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in segmentation]
     return mask_ops.decode(segmentation)
-
-
-def nothing(image: ImageFile) -> Instances:
-    """No instances. A function with a name, so that every way to start a loader process can send it."""
-    return Instances.none()
-
-
-def planes(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, 3) to (3, H, W), in a tenth of a transpose's time."""
-    planes = np.empty((3, *pixels.shape[:2]), np.uint8)
-    cv2.split(pixels, list(planes))
-    return planes
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image ready to be batched."""
-
-    image: Tensor  # (3, h, w) uint8 RGB
-    original_size: tuple[int, int]
-    image_id: int
-    targets: Targets
-    problems: tuple[str, ...] = ()  # images that could not be read on the way to this one
-
-
-class CocoDataset(Dataset[Sample]):
-    """Images, and what a transform makes of them and of their instances.
-
-    A sample depends on (seed, epoch, position) only: not on which worker loads it, nor on what was loaded before. So
-    the keys are pairs (epoch, position).
-
-    Args:
-        images: those to serve, by position.
-        geometry: draws what happens to an image.
-        instances: what there is to learn in an image; nothing by default, as for evaluation.
-        mask_size: R of the stored masks.
-        seed: of the augmentation.
-        photometric: probability of random colours.
-        substitute: serve the next image in place of one that cannot be read; otherwise a blank one with the id -1.
-    """
-
-    def __init__(
-        self,
-        images: Sequence[ImageFile],
-        geometry: GeometryOf,
-        instances: Callable[[ImageFile], Instances] = nothing,
-        mask_size: int = 8,
-        seed: int = 0,
-        photometric: float = 0.0,
-        substitute: bool = False,
-    ) -> None:
-        self.images, self.geometry, self.instances = images, geometry, instances
-        self.mask_size, self.seed, self.photometric = mask_size, seed, photometric
-        self.tries = min(len(images), 20) if substitute else 1
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """The sample, with the problems met on the way to it."""
-        return self.together(key, lambda image: [image])[0]
-
-    def together(self, key: tuple[int, int], companions: Callable[[ImageFile], list[ImageFile]]) -> list[Sample]:
-        """Samples of the images, of one size, that belong with the image of a key: the same happens to all of them."""
-        epoch, position = key
-        problems: list[str] = []
-        for step in range(self.tries):
-            images = companions(self.images[(position + step) % len(self)])
-            try:
-                read = [(image, read_image(image), self.instances(image)) for image in images]
-            except UserError as error:
-                problems.append(str(error))
-                continue
-            # Each from the same beginning of the same random numbers. Problems are said once.
-            samples = [self._sample(*each, np.random.default_rng([self.seed, epoch, position])) for each in read]
-            return [replace(samples[0], problems=tuple(problems)), *samples[1:]]
-        blank, nothing_there = torch.zeros(3, 32, 32, dtype=torch.uint8), self._targets(Instances.none(), 32, 32)
-        return [Sample(blank, (32, 32), -1, nothing_there, tuple(problems)) for _ in images]
-
-    def _sample(
-        self, image: ImageFile, pixels: NDArray[np.uint8], instances: Instances, rng: np.random.Generator
-    ) -> Sample:
-        geometry = self.geometry(image.height, image.width, rng)
-        pixels = geometry.image(pixels)
-        if self.photometric and rng.random() < self.photometric:
-            pixels = distort(pixels, rng)
-        return Sample(
-            image=torch.from_numpy(planes(pixels)),
-            original_size=(image.height, image.width),
-            image_id=image.id,
-            targets=self._targets(geometry.instances(instances), geometry.height, geometry.width),
-        )
-
-    def _targets(self, instances: Instances, height: int, width: int) -> Targets:
-        regions = instances.regions(height, width, self.mask_size)
-        return Targets(
-            boxes=torch.from_numpy(instances.boxes.astype(np.float32)),
-            labels=torch.from_numpy(instances.labels),
-            masks=torch.from_numpy(instances.draw(regions, self.mask_size, height, width)),
-            mask_boxes=torch.from_numpy(regions),
-            counts=[len(instances)],
-            tracks=None if instances.tracks is None else torch.from_numpy(instances.tracks),
-        )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from queryinst.data.coco import Sample
+from queryinst.data.dataset import Sample
 from queryinst.ops.roi import STRIDES
 from queryinst.structures import Batch, Targets
 

@@ -12,16 +12,20 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from queryinst.config import AugmentationConfig, DataConfig, TrainConfig
-from queryinst.data.coco import Categories, CocoDataset, CocoFile
+from queryinst.data.coco import Categories, CocoFile
 from queryinst.data.collate import EpochSampler, FixedSampler, VideoSampler, collate, collate_pairs
+from queryinst.data.dataset import CocoDataset
 from queryinst.data.embedded import make_embedded
 from queryinst.data.images import ImageFile, check_header
 from queryinst.data.locate import locate
+from queryinst.data.own import ReadFile, Steps
 from queryinst.data.transforms import EvaluationGeometry, TrainGeometry
 from queryinst.data.youtube_vis import PairDataset, VideoFile
 from queryinst.errors import UserError
 from queryinst.ops.ranks import of_all_ranks
 from queryinst.ops.roi import STRIDES
+from queryinst.part_config import Used
+from queryinst.slots import is_ours
 from queryinst.structures import Batch
 
 
@@ -132,7 +136,8 @@ class CocoDataModule(pl.LightningDataModule):
         images, source = self.training_images(), self.file("train")
         geometry = TrainGeometry(self.augmentation)
         colours = self.augmentation.photometric
-        return CocoDataset(images, geometry, source.instances, self.data.mask_size, self.seed, colours, substitute=True)
+        steps = Steps(self.augmentation.steps) if self.augmentation.steps else None
+        return CocoDataset(images, geometry, source.instances, self.data.mask_size, self.seed, colours, True, steps)
 
     def _training_loader(self, dataset: CocoDataset, sampler: EpochSampler) -> DataLoader[Any]:
         return loader(dataset, sampler, sampler.batch, self.data.num_workers)
@@ -244,10 +249,12 @@ def data_module(config: TrainConfig) -> CocoDataModule:
 
 
 def open_split(data: DataConfig, split: str, hint: str | None = None) -> CocoFile:
-    """The annotation file of "train" or "val", a VideoFile where the data is video; `hint` ends the sentence where
-    something is not there.
+    """The annotation file of "train" or "val", a VideoFile where the data is video, or what the user's own reader makes
+    of it; `hint` ends the sentence where something is not there.
     """
-    return (VideoFile if data.video else CocoFile)(*locate(data, split, hint))
+    place = locate(data, split, hint)
+    reader = Used("data.reader", "reader", data.reader.name, data.reader.args)
+    return (VideoFile if data.video else CocoFile)(*place) if is_ours(reader) else ReadFile(reader, *place)
 
 
 def loader(

@@ -42,6 +42,17 @@ class Instances:
     def __len__(self) -> int:
         return len(self.outlines)
 
+    def take(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> Instances:
+        """The objects at these positions, or where it is true."""
+        positions = np.flatnonzero(which) if which.dtype == bool else which
+        return replace(
+            self,
+            boxes=self.boxes[positions],
+            labels=self.labels[positions],
+            outlines=[self.outlines[position] for position in positions],
+            tracks=None if self.tracks is None else self.tracks[positions],
+        )
+
     def extents(self) -> Array:
         """(G, 4) xyxy of the outlines in the frame."""
         if not self.outlines:
@@ -153,15 +164,9 @@ class Geometry:
         """Those that are left in the new frame; boxes are clipped, not computed anew."""
         corners = instances.boxes.reshape(-1, 2, 2) * self.scale + self.offset
         boxes = np.hstack([corners.min(axis=1), corners.max(axis=1)]).clip(0, [self.width, self.height] * 2)
-        kept = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
-        return Instances(
-            boxes[kept],
-            instances.labels[kept],
-            [instances.outlines[index] for index in kept],
-            instances.scale * self.scale,
-            instances.offset * self.scale + self.offset,
-            None if instances.tracks is None else instances.tracks[kept],
-        )
+        scale, offset = instances.scale * self.scale, instances.offset * self.scale + self.offset
+        moved = replace(instances, boxes=boxes, scale=scale, offset=offset)
+        return moved.take(np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1)))
 
 
 def _warp(

@@ -14,7 +14,8 @@ from pycocotools import mask as coco_mask
 from torch.utils.data import Dataset
 
 from queryinst.data import video_validation
-from queryinst.data.coco import CocoDataset, CocoFile, Sample
+from queryinst.data.coco import CocoFile
+from queryinst.data.dataset import CocoDataset, Sample
 from queryinst.data.images import ImageFile
 from queryinst.data.transforms import Instances
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from queryinst.config import AugmentationConfig, PostprocessConfig
-from queryinst.data.coco import planes
 from queryinst.data.collate import pad
+from queryinst.data.dataset import planes
 from queryinst.data.transforms import EvaluationGeometry
 from queryinst.inference.pictures import Picture
 from queryinst.models.postprocess import detect

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from queryinst.checkpoints.load import Checkpoint
 from queryinst.config import PostprocessConfig
-from queryinst.data.coco import planes
 from queryinst.data.collate import pad
+from queryinst.data.dataset import planes
 from queryinst.data.transforms import EvaluationGeometry
 from queryinst.errors import UserError
 from queryinst.inference.overlap import batched, going, overlapped

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from queryinst.config import CallbacksConfig
 from queryinst.data.coco import CocoFile
 from queryinst.data.youtube_vis import VideoFile
 from queryinst.evaluation import coco, youtube_vis
@@ -13,6 +12,7 @@ from queryinst.evaluation.coco import CocoEvaluator
 from queryinst.evaluation.youtube_vis import VideoEvaluator
 from queryinst.lightning.callbacks.pictures import ImagePictures
 from queryinst.lightning.callbacks.strips import Strips
+from queryinst.logger_config import CallbacksConfig
 from queryinst.video_config import TrackerConfig
 
 Evaluator = CocoEvaluator | VideoEvaluator
@@ -37,4 +37,7 @@ def pictures(source: CocoFile, folder: Path, settings: CallbacksConfig, tracker:
 def table(metrics: dict[str, float], names: Sequence[str], prefix: str = "") -> str:
     """The metrics of an evaluator as text, for classes of these names."""
     kind = youtube_vis if f"{prefix}association_accuracy" in metrics else coco
-    return kind.table(metrics, names, prefix)
+    known = ("segm_AP/", "bbox_AP/", "stage_")
+    own = [name for name in metrics if "/" in name and not name.startswith(known)] if not prefix else []
+    lines = [f"{name:<14} {metrics[name]:.4g}" for name in own]
+    return "\n".join([kind.table(metrics, names, prefix), *lines])

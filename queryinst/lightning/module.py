@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from queryinst.config import OptimizerConfig, PostprocessConfig, ScheduleConfig
-from queryinst.criterion.criterion import TERMS, Criterion
+from queryinst.criterion.criterion import Criterion
 from queryinst.criterion.matcher import NonFiniteError
-from queryinst.errors import UserError
+from queryinst.errors import UserError, fullness
 from queryinst.lightning.kinds import Evaluator
 from queryinst.lightning.optimizer import learning_rate, optimizer
+from queryinst.lightning.own import OwnMetrics
 from queryinst.lightning.trace import Trace
 from queryinst.models.postprocess import detect
 from queryinst.models.queryinst import QueryInst
@@ -36,6 +37,7 @@ class QueryInstModule(pl.LightningModule):
         training: criterion, optimizer, schedule and batch size; None for evaluation only.
         record: plain values kept in every checkpoint (configuration, categories): all that it takes to use it.
         folder: of the run; where the inputs of a failed step are kept.
+        own_metrics: the user's, of what the last stage finds.
     """
 
     def __init__(
@@ -46,9 +48,11 @@ class QueryInstModule(pl.LightningModule):
         training: "Training | None" = None,
         record: dict[str, Any] | None = None,
         folder: Path = Path("."),
+        own_metrics: OwnMetrics | None = None,
     ) -> None:
         super().__init__()
         self.model, self.evaluators, self.postprocess = model, evaluators, postprocess
+        self.own_metrics = own_metrics or OwnMetrics({}, None)
         self.training_parts, self.record, self.folder = training, record or {}, folder
         self.seed = int(self.record.get("config", {}).get("seed", 0))
         self._recent: list[Tensor] = []  # losses since they were logged
@@ -60,7 +64,7 @@ class QueryInstModule(pl.LightningModule):
         self.metrics: dict[str, float] = {}  # of the last evaluation, NaN where there was nothing to find
 
     def losses(self, batch: Batch) -> Tensor:
-        """(S, 4 or 5) weighted losses of a batch: a row a stage, a column a term."""
+        """(S, columns) weighted losses of a batch: a row a stage, a column a term."""
         assert self.training_parts
         criterion = self.training_parts.criterion
         output = self.model(batch.images, batch.sizes)
@@ -160,9 +164,11 @@ class QueryInstModule(pl.LightningModule):
         return ranks.mean(torch.stack([recent.to(self.device) for recent in self._recent]))
 
     def _log_losses(self, losses: Tensor) -> None:
+        assert self.training_parts
+        terms = self.training_parts.criterion.terms
         named: dict[str, Tensor | float] = {"train/loss": losses.sum(), "train/lr": self._learning_rate()}
         for stage, row in enumerate(losses, 1):
-            named |= {f"train/stage_{stage}/loss_{term}": value for term, value in zip(TERMS, row, strict=False)}
+            named |= {f"train/stage_{stage}/loss_{term}": value for term, value in zip(terms, row, strict=False)}
         self._row = named
         self.log("train/loss", losses.sum(), logger=False, batch_size=1)  # for those who watch
 
@@ -193,10 +199,15 @@ class QueryInstModule(pl.LightningModule):
             "image_ids": batch.image_ids,
             "targets": vars(batch.targets),
         }
-        torch.save({**content, "state_dict": self.model.state_dict(), "record": self.record}, path)
+        kept = f"are kept in {path}"
+        try:
+            torch.save({**content, "state_dict": self.model.state_dict(), "record": self.record}, path)
+        except (OSError, RuntimeError) as failed:  # a full disk shall not hide what happened
+            path.unlink(missing_ok=True)
+            kept = f"cannot be kept in {path} ({fullness(failed) or failed})"
         return (
-            f"{error} at step {step} (image {', '.join(map(str, images))}); the batch and the weights are "
-            f"kept in {path}. Usually optimizer.lr is too high for the batch, or a ground-truth box is broken"
+            f"{error} at step {step} (image {', '.join(map(str, images))}); the batch and the weights "
+            f"{kept}. Usually optimizer.lr is too high for the batch, or a ground-truth box is broken"
         )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Detections]:  # type: ignore[override]
@@ -208,6 +219,8 @@ class QueryInstModule(pl.LightningModule):
             fault = fault or fault_of(found, batch.image_ids, stage % len(output.stages) + 1)
             if fault is None:
                 evaluator.update(batch.image_ids, found)
+        if fault is None:  # the last of them are the last stage's
+            fault = self.own_metrics.update(batch.image_ids, found)
         if fault and not ranks.several():
             raise fault
         self._fault = self._fault or fault  # told at the end: another process may have fewer batches than this one
@@ -215,8 +228,8 @@ class QueryInstModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._fault = None
-        for evaluator in self.evaluators.values():
-            evaluator.reset()
+        for judge in (*self.evaluators.values(), self.own_metrics):
+            judge.reset()
 
     def on_validation_epoch_end(self) -> None:
         with ranks.together(self.device):
@@ -226,6 +239,7 @@ class QueryInstModule(pl.LightningModule):
         for stage, evaluator in self.evaluators.items():
             prefix = "" if stage == -1 else f"stage_{stage + 1}/"
             self.metrics |= {f"{prefix}{name}": value for name, value in evaluator.compute().items()}
+        self.metrics |= self.own_metrics.compute()
         # Every rank has the same numbers already.
         # Lightning stops where the monitored value is missing: nothing to find (`max_val_batches`) counts as 0.
         defined = {name: value for name, value in self.metrics.items() if value == value}

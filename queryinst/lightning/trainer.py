@@ -1,6 +1,5 @@
 """A Lightning Trainer from our settings."""
 
-import importlib
 import logging
 import warnings
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, Timer
 from pytorch_lightning.loggers import Logger
 
 from queryinst.config import OptimizerConfig, ScheduleConfig, TrainerConfig
@@ -40,13 +39,16 @@ def build_trainer(
             enable_version_counter=False,
             save_on_train_epoch_end=False,
         ),
-        KeepLast(folder / LAST, config.checkpoint_every),
+        KeepLast(folder / LAST, config.checkpoint_every, _limit(config.extra)),
     ]
     if config.ema is not None:  # before those who save: a step's average belongs to its checkpoint
         keepers.insert(0, EMAWeightAveraging(decay=config.ema))
     plugins: list[Any] = [AtomicCheckpointIO()]
     if SLURMEnvironment.detect():  # Lightning would answer the signal by a checkpoint of its own and prefer that one
-        plugins.append(SLURMEnvironment(auto_requeue=False))
+        try:
+            plugins.append(SLURMEnvironment(auto_requeue=False))
+        except RuntimeError as error:  # of a number of tasks that it does not take
+            raise UserError(f"this job of SLURM does not suit Lightning: {error}") from error
     settings: dict[str, Any] = {
         "accelerator": config.accelerator,
         "devices": devices(config.devices),
@@ -72,7 +74,22 @@ def build_trainer(
     decided = next((name for name in config.extra if name in settings), None)
     if decided:
         raise UserError(f"trainer.extra.{decided} is decided by a setting of its own; see queryinst/config.py")
-    return trainer_of(settings | config.extra)
+    if any(isinstance(callback, Timer) for callback in callbacks):
+        raise UserError(
+            "callbacks.extra: Lightning's Timer would end the run as if it were finished; give "
+            "+trainer.extra.max_time=DD:HH:MM:SS, after which the same command goes on"
+        )
+    return trainer_of(settings | {name: value for name, value in config.extra.items() if name != "max_time"})
+
+
+def _limit(extra: dict[str, Any]) -> float | None:
+    """`max_time` in seconds. Lightning's own timer ends a run as if it were finished; `KeepLast` leaves and goes on."""
+    if extra.get("max_time") is None:
+        return None
+    try:
+        return Timer(extra["max_time"]).time_remaining()
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise UserError(f"trainer.extra.max_time takes DD:HH:MM:SS, such as 00:08:00:00: {error}") from error
 
 
 def trainer_of(settings: dict[str, Any]) -> pl.Trainer:
@@ -96,28 +113,6 @@ def devices(text: str) -> int | str | list[int]:
     except ValueError:
         raise UserError(f"trainer.devices takes a number, a list such as 0,2, or auto; got '{text}'") from None
     return numbers if len(numbers) > 1 or "," in text else numbers[0]
-
-
-def instantiate(nodes: dict[str, Any], kind: str) -> list[Any]:
-    """Other people's callbacks or loggers: each node names a class in `_target_` and gives its arguments.
-
-    Raises:
-        UserError: the class does not exist, or does not take an argument.
-    """
-    made = []
-    for name, node in nodes.items():
-        arguments = dict(node) if isinstance(node, dict) else {}
-        target = str(arguments.pop("_target_", ""))
-        module, _, attribute = target.rpartition(".")
-        try:
-            made.append(getattr(importlib.import_module(module), attribute)(**arguments))
-        except (ImportError, AttributeError, ValueError) as error:
-            raise UserError(
-                f"{kind}.extra.{name}: _target_ '{target}' names nothing that can be imported: {error}"
-            ) from error
-        except TypeError as error:
-            raise UserError(f"{kind}.extra.{name}: {target} does not take these arguments: {error}") from error
-    return made
 
 
 def quiet() -> None:

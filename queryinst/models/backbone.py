@@ -1,6 +1,8 @@
 """Backbones: four feature maps C2..C5 at strides 4, 8, 16, 32."""
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torchvision
@@ -10,6 +12,10 @@ from torchvision.models.resnet import BasicBlock
 from torchvision.models.swin_transformer import SwinTransformer
 
 from queryinst.config import BackboneConfig
+from queryinst.errors import UserError
+from queryinst.library_names import check_library, library_of
+from queryinst.part_config import Used
+from queryinst.slots import RESNETS, is_library, is_ours, make
 
 
 class Backbone(nn.Module):
@@ -157,8 +163,43 @@ class Swin(Backbone):
         return [norm(x).permute(0, 3, 1, 2) for norm, x in zip(self.out_norms, super().forward(x), strict=True)]
 
 
-def build_backbone(config: BackboneConfig) -> Backbone:
-    """The backbone that `config.name` names."""
-    if config.name == "tiny":
-        return TinyNet(config)
-    return Swin(config) if config.name in SWINS else ResNet(config)
+OURS = dict.fromkeys(RESNETS, ResNet) | dict.fromkeys(SWINS, Swin) | {"tiny": TinyNet}
+
+
+def build_backbone(config: BackboneConfig) -> nn.Module:
+    """The backbone that `config.name` names: ours, one of a library, or the user's own. Raises UserError."""
+    part = Used("backbone", "backbone", config.name, config.args)
+    if is_ours(part):
+        return OURS[config.name](config)
+    return library_backbone(part, config) if is_library(part) else made_module(part, config)
+
+
+def library_backbone(part: Used, config: BackboneConfig) -> nn.Module:
+    """One of timm's or torchvision's. Checked here as well: a checkpoint's configuration has seen no command line."""
+    check_library(part)
+    if library_of(part.name) == "timm":
+        from queryinst.models.timm_backbone import TimmBackbone
+
+        return TimmBackbone(config)
+    from queryinst.models.torchvision_backbone import TorchvisionBackbone
+
+    return TorchvisionBackbone(config)
+
+
+def channels_of(backbone: nn.Module) -> list[int]:
+    """Of the four maps of a backbone. Raises UserError where it does not say so."""
+    channels = getattr(backbone, "channels", None)
+    if not isinstance(channels, Sequence) or len(channels) != 4 or not all(isinstance(c, int) for c in channels):
+        raise UserError(
+            f"the backbone {type(backbone).__name__} must have an attribute `channels`, of its maps at strides 4, 8, "
+            f"16 and 32, four whole numbers; got {channels!r} (queryinst/parts.py: BackbonePart)"
+        )
+    return list(channels)
+
+
+def made_module(part: Used, *given: Any) -> nn.Module:
+    """A backbone or head of the user's own. Raises UserError where it is no module of PyTorch, or cannot be made."""
+    made = make(part, *given)
+    if not isinstance(made, nn.Module):
+        raise UserError(f"{part.key}.name={part.name} is no torch.nn.Module; got {type(made).__name__}")
+    return made

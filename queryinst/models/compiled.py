@@ -3,6 +3,7 @@
 import torch
 
 from queryinst.errors import UserError
+from queryinst.models.mask_head import MaskHead
 from queryinst.models.queryinst import QueryInst
 
 
@@ -14,8 +15,8 @@ def compile_parts(model: QueryInst, backend: str = "inductor") -> None:
     of the mask heads: of a batch without objects they have no rows, and there compiled code expects gradients in an
     order (of strides) that PyTorch does not give.
     """
-    parts = [model.backbone, model.neck, *(part for stage in model.stages for part in (stage.box, stage.mask.dyn))]
-    for part in parts:
+    convolutions = [stage.mask.dyn for stage in model.stages if isinstance(stage.mask, MaskHead)]
+    for part in (model.backbone, model.neck, *(stage.box for stage in model.stages), *convolutions):
         part.compile(dynamic=True, backend=backend)
 
 

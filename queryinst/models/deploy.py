@@ -7,8 +7,13 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from queryinst.models.backbone import ResNet, Swin, TinyNet
+from queryinst.models.box_head import BoxHead
+from queryinst.models.fpn import FPN
+from queryinst.models.mask_head import MaskHead
 from queryinst.models.queryinst import QueryInst
 
+OURS = (ResNet, Swin, TinyNet, FPN, BoxHead, MaskHead)
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -29,13 +34,20 @@ def deploy(model: QueryInst, precision: str = "fp32") -> QueryInst:
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
     deployed = copy.deepcopy(model).eval().requires_grad_(False)
-    fold(deployed)
+    for part in known(deployed):
+        fold(part)
     deployed.to(memory_format=torch.channels_last)
     if precision == "bf16":
         for part in (deployed.backbone, deployed.neck, *deployed.stages):
             part.to(torch.bfloat16)
         deployed.queries.features.data = deployed.queries.features.to(torch.bfloat16)  # the boxes are pixels
     return deployed
+
+
+def known(model: QueryInst) -> list[nn.Module]:
+    """The parts whose insides are ours, and in which one layer may take another's place. Others are called, no more."""
+    heads = [head for stage in model.stages for head in (stage.box, stage.mask)]
+    return [part for part in (model.backbone, model.neck, *heads) if type(part) in OURS]
 
 
 def fold(module: nn.Module) -> None:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from queryinst.models.mask_head import ConvNorm
+from queryinst.models.box_head import BoxHead
+from queryinst.models.deploy import known
+from queryinst.models.mask_head import ConvNorm, MaskHead
 from queryinst.models.queryinst import QueryInst
 
 
@@ -22,11 +24,13 @@ def pack(model: QueryInst) -> QueryInst:
     if model.queries.features.device.type != "cpu" or not _supported(model.queries.features.dtype):
         return model
     with torch.no_grad():
-        _remember(model)
-        _pack(model.backbone, linear=False)  # torchvision's Swin reads the weights of its layers
-        _pack(model.neck, linear=False)
+        if type(model.stages[0].box) is BoxHead:
+            _remember(model)
+        for part in known(model):
+            _pack(part, linear=isinstance(part, BoxHead | MaskHead))  # torchvision's Swin reads its layers' weights
         for stage in model.stages:
-            _pack(stage, linear=True)
+            if stage.association:
+                _pack(stage.association, linear=True)
     return model
 
 

@@ -9,13 +9,15 @@ from torch import Tensor, nn
 
 from queryinst.config import BackboneConfig, ModelConfig
 from queryinst.models.association_head import AssociationHead
-from queryinst.models.backbone import build_backbone
+from queryinst.models.backbone import build_backbone, channels_of, made_module
 from queryinst.models.box_head import BoxHead
 from queryinst.models.fpn import FPN
 from queryinst.models.initialisation import as_paddle
 from queryinst.models.mask_head import MaskHead
 from queryinst.models.proposals import Proposals
 from queryinst.ops.roi import STRIDES, FeaturePyramid
+from queryinst.part_config import PartConfig, Used
+from queryinst.slots import is_ours
 from queryinst.structures import Output, Rows, StageOutput
 
 MEAN = (123.675, 116.28, 103.53)  # ImageNet's, RGB, 0..255
@@ -27,9 +29,18 @@ class Stage(nn.Module):
 
     def __init__(self, config: ModelConfig, num_classes: int) -> None:
         super().__init__()
-        self.box = BoxHead(config, num_classes)
-        self.mask = MaskHead(config, num_classes)
+        self.box = cast(BoxHead, _head("box_head", config, num_classes))
+        self.mask = cast(MaskHead, _head("mask_head", config, num_classes))
         self.association = AssociationHead(config) if config.association else None
+
+
+def _head(slot: str, config: ModelConfig, num_classes: int) -> nn.Module:
+    """The head that `config` names: ours, or the user's own. Raises UserError."""
+    chosen: PartConfig = getattr(config, slot)
+    part = Used(f"model.{slot}", slot, chosen.name, chosen.args)
+    if is_ours(part):
+        return {"box_head": BoxHead, "mask_head": MaskHead}[slot](config, num_classes)
+    return made_module(part, config, num_classes)
 
 
 class QueryInst(nn.Module):
@@ -50,7 +61,7 @@ class QueryInst(nn.Module):
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
         self.backbone = build_backbone(backbone)
-        self.neck = FPN(self.backbone.channels, model.width)
+        self.neck = FPN(channels_of(self.backbone), model.width)
         self.queries = Proposals(model.num_proposals, model.width, model.proposal_init, model.detach_proposals)
         stages = nn.ModuleList(Stage(model, num_classes) for _ in range(model.num_stages))
         self.stages = cast(list[Stage], stages)  # for the type checker, which knows only Modules in a ModuleList

@@ -1,5 +1,8 @@
 """The shell around every command: compose with Hydra, check, run, and say in one sentence what the user got wrong."""
 
+from queryinst.studies.ending import ending  # first of all: it knows of Ctrl+C while the rest is imported
+
+# isort: split
 import contextlib
 import functools
 import os
@@ -13,13 +16,15 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from queryinst.errors import SaidElsewhere, Stopped, UserError
+from queryinst.config import TrainerConfig
+from queryinst.errors import Stopped, UserError
 from queryinst.rules import check
 from queryinst.settings import walk
-from queryinst.studies import call, sweep, sweep_table
+from queryinst.slots import check_parts, search_here
+from queryinst.studies import call, sweep, sweep_table, sweepers
 from queryinst.studies.explain import check_overrides, explained
-from queryinst.studies.processes import end_with_parent, exit_code, is_first
-from queryinst.studies.sources import CONF, Sources, begin_sweeps_with_grid
+from queryinst.studies.processes import end_with_parent, settle
+from queryinst.studies.sources import CONF, Sources
 
 __all__ = ["CONF", "command", "compose", "typed"]
 
@@ -30,12 +35,11 @@ def command(
     """Turn `task(config)` into a command line program; with `sweeps`, -m runs several (`queryinst.studies.sweep`).
 
     `config_name` is composed from `conf/`, checked against the dataclass `schema`, and given to the task as an instance
-    of it. Nothing here imports torch. Exit codes: 0 done, 1 a fault of ours (with traceback), 2 the user's mistake (one
-    sentence), 130 interrupted, 128 and a signal's number where that ended a run in good order.
+    of it. Nothing here imports torch. How it ends, and with which exit code, is in `queryinst.studies.ending`.
     """
 
     def decorate(task: Callable[[Any], None]) -> Callable[[], None]:
-        faults: list[UserError] = []
+        raised: list[BaseException] = []
 
         @functools.wraps(task)
         def run(composed: DictConfig) -> None:
@@ -47,44 +51,39 @@ def command(
                     config = typed(composed, schema)
                     if sweeps:
                         sweep.check_asked(config)
+                    trainer = getattr(config, "trainer", TrainerConfig())  # other commands are one process
+                    settle(trainer.devices, trainer.num_nodes)
                     task(config)
-                except SaidElsewhere as error:
-                    faults.append(error)
-                except UserError as error:
-                    _say(error)
-                    faults.append(error)
+                except (UserError, Stopped, OSError) as error:  # past Hydra, which would say that a job has failed
+                    raised.append(error)
 
         run.schema = schema  # type: ignore[attr-defined]  # for the sweepers, which check jobs before the first one
 
         @functools.wraps(task)
         def main() -> None:
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
-            ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
-            end_with_parent()
-            words = sys.argv[1:]
-            if sweeps:
-                begin_sweeps_with_grid()
-            try:
+            raised.clear()
+            with ending():
+                os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
+                ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
+                end_with_parent()
+                search_here()
+                words = sys.argv[1:]
+                if sweeps:
+                    sweepers.register()
                 sources = Sources(words, task)
                 call.begin(task, words, sources.lasting)
-                with explained(schema, sources):
-                    check_overrides(sources)
-                    sys.argv[1:] = [*sources.flags, *sources.overrides]  # argparse wants overrides side by side
-                    hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(run)()
-            except UserError as error:
-                _say(error)
-                sys.exit(2)
-            except Stopped as stop:
-                sys.exit(exit_code(stop.code))
-            except KeyboardInterrupt:
-                sweep_table.report()
-                if is_first():
-                    print("\ninterrupted", file=sys.stderr)
-                sys.exit(130)
-            if call.is_sweep():
-                sys.exit(sweep_table.report())
-            if faults:
-                sys.exit(exit_code(2) if isinstance(faults[0], SaidElsewhere) else 2)
+                try:
+                    with explained(schema, sources):
+                        check_overrides(sources)
+                        sys.argv[1:] = [*sources.flags, *sources.overrides]  # argparse wants overrides side by side
+                        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(run)()
+                except KeyboardInterrupt:
+                    sweep_table.report()
+                    raise
+                if raised:
+                    raise raised[0]
+                if call.is_sweep():
+                    sys.exit(sweep_table.report())
 
         return main
 
@@ -116,6 +115,7 @@ def typed(composed: DictConfig, schema: type[Any]) -> Any:
             OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.to_container(composed, resolve=True))
         )
     check(config)
+    check_parts(config)
     return config
 
 
@@ -131,8 +131,3 @@ def compose(config_name: str, schema: type[Any], overrides: list[str]) -> Any:
     place = str(Path(sources.place).absolute())
     with hydra.initialize_config_dir(version_base="1.3", config_dir=place), explained(schema, sources):
         return typed(hydra.compose(sources.name or config_name, sources.searched()), schema)
-
-
-def _say(error: UserError) -> None:
-    rank = os.environ.get("LOCAL_RANK", "0")
-    print(f"error{f' on device {rank}' if rank != '0' else ''}: {error}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Which threads and GPUs a job of a sweep gets when several run at once on a machine."""
 
 import contextlib
+import errno
 import os
 import tempfile
 import time
@@ -12,7 +13,11 @@ import filelock
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-LOCKS = Path(tempfile.gettempdir()) / "queryinst-devices"  # one a GPU, held while a job has it
+from queryinst.errors import UserError
+from queryinst.studies.locks import held
+
+# One a GPU, held while a job has it. The folder for temporary files is shared by the users of a machine, this is not.
+LOCKS = Path(tempfile.gettempdir()) / f"queryinst-devices-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
 
 
 def jobs_at_once() -> int:
@@ -48,13 +53,21 @@ def dealt(wanted: str, jobs: int) -> Iterator[dict[str, str]]:
 @contextlib.contextmanager
 def _held(gpus: Sequence[str], count: int) -> Iterator[list[str]]:
     """Hold `count` of the GPUs, all of them at once, so that two jobs never wait for each other."""
-    LOCKS.mkdir(parents=True, exist_ok=True)
+    try:
+        LOCKS.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(LOCKS, os.W_OK | os.X_OK) or (hasattr(os, "getuid") and LOCKS.stat().st_uid != os.getuid()):
+            raise PermissionError(errno.EACCES, "it is another user's")
+    except OSError as error:
+        raise UserError(
+            f"GPUs are dealt out by locks in {LOCKS}, which cannot be written ({error.strerror}): set TMPDIR to a "
+            "folder of yours"
+        ) from None
     while True:
         with contextlib.ExitStack() as stack:
             mine = []
             for gpu in gpus:
                 with contextlib.suppress(filelock.Timeout):
-                    stack.enter_context(filelock.FileLock(LOCKS / f"{gpu}.lock", blocking=False))
+                    stack.enter_context(held(LOCKS / f"{gpu}.lock"))
                     mine.append(gpu)
                 if len(mine) == count:
                     yield mine

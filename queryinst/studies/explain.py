@@ -88,7 +88,7 @@ def explain(error: Exception, schema: type[Any], sources: Sources) -> str:
         return f"{swept} has several values: add -m to run one after another"
     key = _first(r"full_key: ([\w.\[\]]+)", text) or _first(r"Could not override '([^']+)'", text) or unknown
     if unknown or "Could not override" in text:
-        if ".extra." in str(key):
+        if re.search(r"\.(extra|args|terms|costs|steps)\.|^metrics\.", str(key)):
             return f"unknown setting '{key}'{place}; to add it, write +{key}=VALUE"
         of_sweepers = _of_sweepers(sources)
         if key in of_sweepers:

@@ -3,13 +3,21 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from queryinst.config import TrainConfig
 from queryinst.data.embedded import fingerprint
+from queryinst.data.fingerprint import content, everything, pictures
 from queryinst.errors import UserError
-from queryinst.settings import walk
+from queryinst.library_names import DOWNLOADS
+from queryinst.part_config import WEIGHTED, PartConfig, TermConfig, opened
+from queryinst.slots import sources
+
+OWN_DATA = ("annotations", "images")
 
 
 def identity(config: TrainConfig) -> dict[str, Any]:
@@ -18,28 +26,57 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     Raises:
         UserError: a file that counts by its content does not exist.
     """
-    values = {key: value for key, entry, value in walk(config) if _counts(entry, value)}
+    values = dict(_counting(config))
     for key in ("weights", "backbone.weights"):
-        if values[key] and values[key] != "imagenet":
+        if values[key] and values[key] not in DOWNLOADS.values():
             values[key] = _digest(Path(values[key]), key)
+    if parts := sources(config):
+        values["parts"] = parts
     made = fingerprint(config.data)
     if made:
-        values["data"] = made
-    else:
-        root = Path(config.data.root)
-        for split, name in (("train", config.data.train_annotations), ("val", config.data.val_annotations)):
-            values[f"data.{split}"] = (
-                _digest(root / name, f"data.{split}_annotations") if (root / name).is_file() else "missing"
-            )
-    return values
+        return values | {"data": made}
+    shown = {}
+    for split in ("train", "val"):
+        annotations, images = (Path(config.data.root, getattr(config.data, f"{split}_{what}")) for what in OWN_DATA)
+        values[f"data.{split}"] = _data(annotations, f"data.{split}_annotations")
+        shown[f"pictures.{split}"] = pictures(annotations, images) if annotations.exists() else "missing"
+    return values if _is_from_before(config, values, values | shown) else values | shown
 
 
-def _counts(entry: dataclasses.Field[Any], value: Any) -> bool:
-    """Whether a setting defines the result of a run."""
-    if entry.metadata["identity"] == "set":
+def _data(annotations: Path, key: str) -> str:
+    """A digest of an annotation file, or of the folder that a reader of the user's own reads."""
+    if annotations.is_dir():
+        return content(annotations, everything(annotations))
+    return _digest(annotations, key) if annotations.is_file() else "missing"
+
+
+def _is_from_before(config: TrainConfig, before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether this run was begun when pictures did not count: it keeps its folder, if it was for the same folders."""
+    folder = run_folder(config, before)
+    if not (folder / "config.yaml").exists() or run_folder(config, now).exists():
+        return False
+    found = OmegaConf.select(OmegaConf.load(folder / "config.yaml"), "data", default={})
+    return all(found.get(name) == getattr(config.data, name) for name in ("root", "train_images", "val_images"))
+
+
+def _counting(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every setting that defines the result of a run."""
+    for entry in dataclasses.fields(config):
+        key, value = f"{prefix}{entry.name}", getattr(config, entry.name)
+        counts = entry.metadata.get("identity", True)
         default = entry.default if entry.default_factory is dataclasses.MISSING else entry.default_factory()
-        return bool(value != default)
-    return bool(entry.metadata["identity"])
+        if not counts or (counts == "set" and value == default):
+            continue
+        slot = entry.metadata.get("slot")
+        if dataclasses.is_dataclass(value):
+            yield from _counting(value, f"{key}.")
+        elif slot:  # 1 and 1.0 are one weight, `_target_` and `name` one part; of steps the order counts
+            schema = TermConfig if slot in WEIGHTED else PartConfig
+            parts = {name: dataclasses.asdict(opened(f"{key}.{name}", node, schema)) for name, node in value.items()}
+            ordered = {name: {**part, "place": place} for place, (name, part) in enumerate(parts.items())}
+            yield key, ordered if slot == "augmentation" else parts
+        else:
+            yield key, value
 
 
 def run_id(values: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,14 @@ import filelock
 from omegaconf import OmegaConf
 
 from queryinst.config import TrainConfig
-from queryinst.errors import Pruned, UserError
+from queryinst.errors import Pruned, UserError, room
+from queryinst.slots import outside, place
+from queryinst.studies.files import write_whole
 from queryinst.studies.identity import identity, run_folder, run_id
 from queryinst.studies.judge import judge
+from queryinst.studies.locks import held
 from queryinst.studies.processes import is_first
+from queryinst.studies.revision import differing, take_part
 
 if (
     TYPE_CHECKING
@@ -25,6 +30,7 @@ if (
 
 RESULT = "result.json"  # exists when a run is finished
 LAST = "last.ckpt"  # exists when a run is begun
+IN_USE = ("backbone", "box_head", "mask_head", "reader", "metric")  # slots of parts that a trained network needs
 CONFIG, LOCK = "config.yaml", ".lock"
 
 
@@ -50,7 +56,11 @@ def run(config: TrainConfig) -> Path:
         from queryinst.studies import results
 
         if is_first():
-            OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), folder / CONFIG)
+            resumed = (folder / LAST).exists()
+            if resumed and (changed := differing(folder)):
+                print(changed, file=sys.stderr)
+            revisions = take_part(folder, resumed)
+            write_whole(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config))))
         description = results.describe(config, values, run_id(values))
         judged = judge()
         more = [Pruning(judged, judged.metric)] if judged else []
@@ -61,8 +71,8 @@ def run(config: TrainConfig) -> Path:
                 print(end, flush=True)
             raise
         if is_first():
-            results.write(folder / RESULT, description | dataclasses.asdict(trained))
-            _report(folder, trained, data.categories.names, "VIDEO" if config.data.video else "IMAGE_OR_FOLDER")
+            results.write(folder / RESULT, description | {"revisions": revisions} | dataclasses.asdict(trained))
+            _report(config, folder, trained, data.categories.names)
     return folder
 
 
@@ -86,9 +96,10 @@ def _held(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written ({error.strerror}); set output=FOLDER") from None
     try:
-        with filelock.FileLock(folder / LOCK, blocking=False) if is_first() else contextlib.nullcontext():
+        with held(folder / LOCK) if is_first() else contextlib.nullcontext():
             try:
-                yield
+                with room(folder):
+                    yield
             except UserError:  # leave nothing where nothing came about
                 kept = before or any(folder.glob("*.ckpt")) or any(folder.glob("failed-step-*"))
                 if is_first() and not kept:
@@ -100,12 +111,15 @@ def _held(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _report(folder: Path, trained: "Trained", names: tuple[str, ...], source: str) -> None:
+def _report(config: TrainConfig, folder: Path, trained: "Trained", names: tuple[str, ...]) -> None:
+    source = "VIDEO" if config.data.video else "IMAGE_OR_FOLDER"
+    own = dict.fromkeys(place(part)[0] for part in outside(config) if part.slot in IN_USE)
+    allow = f" allow=[{','.join(own)}]" if own else ""
     from queryinst.lightning.kinds import table
 
     print(f"\n{table(trained.metrics, names)}\n\ntrained in {trained.minutes:.1f} minutes; everything is in {folder}\n")
-    print(f"look at it      python -m queryinst.predict checkpoint={folder / trained.best} source={source}")
-    print(f"stage by stage  python -m queryinst.evaluate checkpoint={folder / trained.best} all_stages=true")
+    print(f"look at it      python -m queryinst.predict checkpoint={folder / trained.best}{allow} source={source}")
+    print(f"stage by stage  python -m queryinst.evaluate checkpoint={folder / trained.best}{allow} all_stages=true")
     print("your own data   python -m queryinst.train data=coco data.root=FOLDER", flush=True)
 
 
@@ -119,4 +133,6 @@ def _report_finished(folder: Path) -> None:
             f"{folder / RESULT} is damaged ({error}): delete it, and the same command evaluates the run again"
         ) from None
     print(f"this run is finished: {folder}, {found}")
+    if changed := differing(folder):
+        print(changed)
     print(f"change a setting (seed=1, say) for another run, or delete {folder} to train it again")

@@ -6,21 +6,17 @@ so that a group or an option of the user's own is known like ours, and by name w
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra._internal.utils import (
     create_automatic_config_search_path,
     detect_calling_file_or_module_from_task_function,
     get_args_parser,
 )
 from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
@@ -30,19 +26,6 @@ PACKAGE = Path(__file__).parents[1]
 # In an installed wheel `conf` travels inside the package; in a checkout it lies beside it.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 OPTIONS = ("config_path", "config_dir", "config_name")  # Hydra's flags that decide what a run is
-
-
-@dataclass
-class Grid(BasicSweeperConf):
-    """A sweep without another sweeper; see `queryinst/studies/grid.py`."""
-
-    _target_: str = "hydra_plugins.queryinst_sweepers.Grid"
-
-
-def begin_sweeps_with_grid() -> None:
-    """Put our grid in the place of Hydra's: an `override` in `config.yaml` would count more than that of a study."""
-    Plugins.instance()  # makes Hydra's
-    ConfigStore.instance().store("basic", Grid, "hydra/sweeper", provider="queryinst")
 
 
 class Sources:

@@ -21,9 +21,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from queryinst.config import TrainConfig
-from queryinst.errors import PRUNED, UserError
+from queryinst.errors import PRUNED, UserError, room
 from queryinst.studies import devices
 from queryinst.studies.call import ASKED, TRIAL, as_written, call, command_of, label
+from queryinst.studies.files import write_whole
 from queryinst.studies.identity import identity, run_folder
 from queryinst.studies.job import RESULT
 from queryinst.studies.judge import JUDGE
@@ -32,7 +33,7 @@ from queryinst.studies.processes import PARENT
 
 PLANNED = "planned"  # folder of the records of a dry run
 SAID = 12  # last lines of a failed job's log in the table
-STOPPED = {130, *(128 + number for number in (signal.SIGTERM, signal.SIGUSR1))}
+STOPPED = {130, *(128 + number for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM))}
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,8 @@ class _Keeper:
         record = Record(self.overrides, where, status, call()["id"], number, trial=trial, **more)
         path = self.folder / (PLANNED if status == "planned" else ".") / f"{run}.json"
         path.parent.mkdir(exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(asdict(record), indent=2) + "\n")
-        partial.replace(path)
+        with room(path):
+            write_whole(path, json.dumps(asdict(record), indent=2) + "\n")
 
 
 def _run(config: TrainConfig, folder: Path, command: list[str], keeper: _Keeper) -> None:

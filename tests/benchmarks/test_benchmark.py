@@ -15,7 +15,8 @@ from queryinst.benchmarks import data, frame, masks, opening, scenes, train
 from queryinst.benchmarks.kept import Kept
 from queryinst.benchmarks.step import PARTS, Case, Step
 from queryinst.config import OptimizerConfig, PostprocessConfig, ScheduleConfig, TrainConfig
-from queryinst.data.coco import CocoDataset, CocoFile
+from queryinst.data.coco import CocoFile
+from queryinst.data.dataset import CocoDataset
 from queryinst.data.index import SMALLEST
 from queryinst.data.transforms import TrainGeometry
 from queryinst.lightning.module import QueryInstModule, Training

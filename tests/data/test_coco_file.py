@@ -11,7 +11,8 @@ from conftest import coco_folder
 from PIL import Image
 
 from queryinst.config import AugmentationConfig
-from queryinst.data.coco import CocoDataset, CocoFile
+from queryinst.data.coco import CocoFile
+from queryinst.data.dataset import CocoDataset
 from queryinst.data.images import ImageFile, read_image
 from queryinst.data.transforms import EvaluationGeometry
 from queryinst.errors import UserError

@@ -11,8 +11,9 @@ from conftest import coco_folder
 from PIL import Image
 
 from queryinst.data import coco
-from queryinst.data.coco import Categories, CocoDataset, CocoFile, Images, is_learnable, outline_of, planes, read_json
+from queryinst.data.coco import Categories, CocoFile, Images, is_learnable, outline_of, read_json
 from queryinst.data.colours import distort
+from queryinst.data.dataset import CocoDataset, planes
 from queryinst.data.images import ImageFile, read_image
 from queryinst.data.transforms import Geometry, Instances
 from queryinst.errors import UserError

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from queryinst.data.coco import Sample
 from queryinst.data.collate import EpochSampler, FixedSampler, VideoSampler, collate, collate_pairs, join, pad
+from queryinst.data.dataset import Sample
 from queryinst.data.transforms import Instances
 from queryinst.ops.masks import LocalMask
 from queryinst.structures import Targets

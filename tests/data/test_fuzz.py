@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from queryinst.config import AugmentationConfig, DataConfig
-from queryinst.data.coco import CocoDataset
 from queryinst.data.datamodule import CocoDataModule
+from queryinst.data.dataset import CocoDataset
 from queryinst.data.images import ImageFile, check_header
 from queryinst.data.transforms import EvaluationGeometry, TrainGeometry
 from queryinst.errors import UserError

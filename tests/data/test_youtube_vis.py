@@ -16,8 +16,9 @@ from test_fuzz import ODD, mutate, places
 
 from queryinst.config import AugmentationConfig
 from queryinst.data import coco, index
-from queryinst.data.coco import CocoDataset, CocoFile
+from queryinst.data.coco import CocoFile
 from queryinst.data.collate import VideoSampler, collate_pairs
+from queryinst.data.dataset import CocoDataset
 from queryinst.data.transforms import TrainGeometry
 from queryinst.data.video_validation import faults
 from queryinst.data.youtube_vis import PairDataset, VideoFile

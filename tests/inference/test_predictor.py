@@ -17,8 +17,8 @@ from pycocotools import mask as coco_mask
 
 import queryinst
 from queryinst.checkpoints.load import load
-from queryinst.data.coco import CocoDataset
 from queryinst.data.collate import collate
+from queryinst.data.dataset import CocoDataset
 from queryinst.data.images import ImageFile
 from queryinst.data.transforms import EvaluationGeometry
 from queryinst.errors import UserError

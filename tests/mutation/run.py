@@ -38,7 +38,8 @@ PARTS = {
     "criterion": Part(["criterion/*.py"], ["tests/criterion"]),
     "models": Part(["models/*.py"], ["tests/models"]),
     "data": Part(
-        [f"data/{name}.py" for name in ("transforms", "collate", "coco", "index", "validation")], ["tests/data"]
+        [f"data/{name}.py" for name in ("transforms", "collate", "coco", "dataset", "index", "validation")],
+        ["tests/data"],
     ),
     "evaluation": Part(["evaluation/*.py"], ["tests/evaluation"]),
     "tracking": Part(["tracking/*.py"], ["tests/tracking"]),

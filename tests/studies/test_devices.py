@@ -1,5 +1,7 @@
 """Threads and GPUs of a job beside others."""
 
+import importlib
+import os
 import time
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from queryinst.errors import UserError
 from queryinst.studies import devices
 
 
@@ -65,6 +68,20 @@ def test_threads_that_the_user_chose_stay(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     with devices.dealt("auto", 3) as given:
         assert given == {}
+
+
+def test_the_locks_are_a_users_own(monkeypatch: pytest.MonkeyPatch):
+    """Every user of a machine runs sweeps; a folder that the first one has made would be closed to the others."""
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
+    assert importlib.reload(devices).LOCKS.name == "queryinst-devices-4711"
+    monkeypatch.undo()
+    importlib.reload(devices)
+
+
+def test_a_folder_of_another_user_is_one_sentence(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
+    with pytest.raises(UserError, match=r"^GPUs are dealt out by locks in .*\(it is another user's\): set TMPDIR"):
+        devices.dealt("1", 3).__enter__()
 
 
 def test_a_job_alone_has_the_machine():

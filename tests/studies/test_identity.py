@@ -12,7 +12,7 @@ from queryinst.data.shapes import fingerprint
 from queryinst.errors import UserError
 from queryinst.settings import setting, walk
 from queryinst.studies.command import compose
-from queryinst.studies.identity import identity, run_folder, run_id
+from queryinst.studies.identity import _counting, identity, run_folder, run_id
 
 
 def number(*overrides: str) -> str:
@@ -92,7 +92,7 @@ def test_annotations_that_are_not_there_are_missing(tmp_path: Path, split: str):
     config = own_data(tmp_path)
     before = identity(config)
     (tmp_path / FILES[f"data.{split}"]).unlink()
-    assert identity(config) == {**before, f"data.{split}": "missing"}
+    assert identity(config) == {**before, f"data.{split}": "missing", f"pictures.{split}": "missing"}
 
 
 def test_embedded_data_counts_by_what_it_is_made_of():
@@ -138,11 +138,32 @@ def test_the_number_does_not_depend_on_the_order_and_stays_what_it_was():
     assert run_id({"a": None, "data": {"side": 96}, "seed": 0}) == "a2774652"
 
 
+def test_of_parts_by_name_what_they_mean_counts():
+    """One weight, however it is written; the order of steps, which happen one after another, but not that of costs."""
+
+    def values(**nodes: Any) -> dict[str, Any]:
+        config = TrainConfig()
+        config.criterion.terms, config.augmentation.steps = nodes.get("terms", {}), nodes.get("steps", {})
+        return dict(_counting(config))
+
+    one = values(terms={"a": {"name": "m:A", "weight": 1}})
+    assert (
+        one == values(terms={"a": {"name": "m:A", "weight": 1.0, "args": {}}}) == values(terms={"a": {"name": "m:A"}})
+    )
+    assert one != values(terms={"a": {"name": "m:A", "weight": 1.5}})
+    steps = {"x": {"name": "m:X"}, "y": {"name": "m:Y"}}
+    assert run_id(values(steps=steps)) != run_id(values(steps=dict(reversed(steps.items()))))
+    terms = run_id(values(terms=steps))
+    assert terms == run_id(values(terms=dict(reversed(steps.items()))))
+
+
 def test_every_setting_says_whether_it_counts():
     kinds = {key: entry.metadata["identity"] for key, entry, _ in walk(compose("config", TrainConfig, []))}
     assert not kinds["data.root"]
     assert kinds["model.width"]
-    assert all(not counts for key, counts in kinds.items() if key.startswith(("logger.", "callbacks.")))
+    watching = {key: counts for key, counts in kinds.items() if key.startswith(("logger.", "callbacks."))}
+    assert watching.pop("callbacks.extra") == "set"  # may change the training
+    assert not any(watching.values())
 
 
 def test_a_setting_that_came_later_counts_once_it_is_set():

@@ -93,7 +93,7 @@ def test_a_trial_is_told_all_words_of_the_command_with_what_was_chosen():
 def test_the_settings_are_those_of_the_file_and_checked():
     file = OmegaConf.to_container(OmegaConf.load(CONF / "hydra" / "sweeper" / "search.yaml"))
     assert isinstance(file, dict)
-    assert file.pop("_target_") == "hydra_plugins.queryinst_sweepers.Search"
+    assert file.pop("_target_") == "hydra_plugins.queryinst.Search"
     assert file == asdict(SearchConfig())
     for given, sentence in (
         ({"trialss": 3}, "unknown setting 'hydra.sweeper.trialss'; did you mean 'trials'"),

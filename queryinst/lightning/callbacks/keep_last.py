@@ -1,9 +1,9 @@
 """`last.ckpt`: from where a run goes on, bit for bit, whenever and however it ended."""
 
 import contextlib
-import errno
 import os
 import signal
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -11,12 +11,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning.callbacks import Checkpoint
 
-from queryinst.errors import Stopped, UserError
+from queryinst.errors import Stopped, UserError, fullness
 from queryinst.lightning.loggers import flush
 from queryinst.lightning.module import LOG_EVERY
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # what a cluster sends before it takes the machine away
+STOPPING = "stopping"  # in a checkpoint: whether a callback, as of early stopping, has ended the training
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -36,32 +38,57 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 os.fsync(file.fileno())
             partial.replace(path)
         except (OSError, RuntimeError) as error:  # torch says RuntimeError where writing fails
-            full = isinstance(error, RuntimeError) or error.errno == errno.ENOSPC
+            full = fullness(error)
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
-            if isinstance(error, RuntimeError) and "writing file" not in str(error):
+            if isinstance(error, RuntimeError) and not full:
                 raise
             kept = f"the last good one stays: {path}" if path.exists() else "there is none yet"
             raise UserError(
-                f"the checkpoint {path} cannot be written ({'no space left' if full else error}); {kept}. "
+                f"the checkpoint {path} cannot be written ({full or error}); {kept}. "
                 "Make room, and the same command goes on"
             ) from None
 
 
-class KeepLast(pl.Callback):
+class KeepLast(Checkpoint):  # Lightning's base class: after all others, early stopping too, has an epoch's end
     """Writes `last.ckpt` every so many optimizer steps and after every epoch; on SIGTERM or SIGUSR1 soon, and leaves.
+
+    A time limit is a signal that the run gives itself, SIGALRM: it leaves and goes on in the same way.
 
     Args:
         path: of the checkpoint.
         every: optimizer steps between checkpoints within an epoch; None: only after epochs.
+        seconds: of training in this process, after which it leaves; None: no limit.
     """
 
-    def __init__(self, path: Path, every: int | None) -> None:
-        self.path, self.every = path, every
+    def __init__(self, path: Path, every: int | None, seconds: float | None = None) -> None:
+        self.path, self.every, self.seconds = path, every, seconds
         self.received = 0  # the signal
+        self.began = time.monotonic()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint[STOPPING] = trainer.should_stop  # or what had ended in good time would go on for an epoch more
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Lightning has not given the checkpoint to the other callbacks yet: here is where the folder is now."""
+        trainer.should_stop = bool(checkpoint.get(STOPPING))
+        states, here = checkpoint.get("callbacks", {}), self.path.parent.resolve()
+        paths = (
+            Path(state["dirpath"]) for state in states.values() if isinstance(state, dict) and state.get("dirpath")
+        )
+        for there in {path for path in paths if path.name == here.name}:
+            states = checkpoint["callbacks"] = _moved(states, str(there), str(here))
+        for state in states.values():
+            if isinstance(state, dict) and state.get("best_k_models"):
+                _forget_what_is_gone(state)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the signals over from Lightning, which has its handlers by now and takes them back at the end."""
+        self.began = time.monotonic()
         for number in SIGNALS:
             signal.signal(number, self._note)
 
@@ -91,8 +118,29 @@ class KeepLast(pl.Callback):
 
     def _leaving(self, trainer: pl.Trainer, batch_idx: int) -> bool:
         """Whether any process was told to leave; several ask each other only now and then, for it makes them wait."""
+        if self.seconds is not None and time.monotonic() - self.began >= self.seconds:
+            self.received = self.received or signal.SIGALRM
         if trainer.world_size == 1:
             return bool(self.received)
         if (batch_idx + 1) % LOG_EVERY:
             return False
         return trainer.strategy.reduce_boolean_decision(bool(self.received), all=False)
+
+
+def _moved(state: Any, there: str, here: str) -> Any:
+    """The state of callbacks with every path below the folder `there` as one below `here`."""
+    if isinstance(state, dict):
+        return {_moved(key, there, here): _moved(value, there, here) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_moved(value, there, here) for value in state)
+    if isinstance(state, str) and (state == there or state.startswith(there + os.sep)):
+        return here + state.removeprefix(there)
+    return state
+
+
+def _forget_what_is_gone(state: dict[str, Any]) -> None:
+    """Of a ModelCheckpoint: the score of files that somebody has removed would keep others from being written."""
+    if not any(Path(path).exists() for path in state["best_k_models"]):
+        state |= {"best_model_score": None, "best_model_path": ""}
+        for name in ("best_k_models", "kth_best_model_path", "kth_value"):
+            state.pop(name, None)

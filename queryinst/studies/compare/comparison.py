@@ -92,7 +92,9 @@ def compare(found: Found, name: str, command: str, base_label: str | None, resam
 def _warnings(runs: Sequence[Run]) -> list[str]:
     results = [run.result for run in runs]
     texts = []
-    if _differ(json.dumps([r["identity"].get(key) for key in VALIDATION]) for r in results):
+    shown = [result["identity"].get("pictures.val") for result in results]
+    others = _differ(picture for picture in shown if picture)  # runs from before pictures counted do not say
+    if others or _differ(json.dumps([r["identity"].get(key) for key in VALIDATION]) for r in results):
         texts.append("The runs were evaluated on different validation images: their APs do not compare.")
     git = [result.get("git") or {} for result in results]
     if _differ(str(state.get("revision")) for state in git):

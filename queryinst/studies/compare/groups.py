@@ -11,6 +11,7 @@ from queryinst.errors import UserError, nearest
 from queryinst.studies.compare.runs import Run, natural
 
 DIGESTS = ("data.train", "data.val", "weights", "backbone.weights")  # settings that count by what a file holds
+DIGEST_OF = ("parts.", "pictures.")  # beginnings of others: the source of a part, the pictures of a data set
 KINDS = {"segm": "mask AP", "bbox": "box AP"}
 LONG = 3  # settings in a label; with more, the words of the study's command say it better
 
@@ -38,6 +39,10 @@ def kinds_of(groups: Sequence[Group]) -> dict[str, str]:
     return {kind: words for kind, words in KINDS.items() if not all(math.isnan(g.mean(f"{kind}_AP")) for g in groups)}
 
 
+def is_digest(key: str) -> bool:
+    return key in DIGESTS or key.startswith(DIGEST_OF)
+
+
 def stdev_or_nan(values: Sequence[float]) -> float:
     """Sample standard deviation; NaN of fewer than two values, or where one is NaN."""
     return stdev(values) if len(values) > 1 and not any(map(math.isnan, values)) else math.nan
@@ -51,13 +56,14 @@ def group(runs: Sequence[Run]) -> list[Group]:
     # `data.side` is the generators' word for `data.shapes.side` and `data.video.shapes.side`
     for place in ("data.shapes", "data.video.shapes"):
         varying = [key for key in varying if f"{place}.{key.removeprefix('data.')}" not in varying]
+    varying = _without_doubles(varying, identities)
     together: dict[str, list[int]] = {}
     for index, values in enumerate(identities):
         together.setdefault(repr([values.get(key) for key in varying]), []).append(index)
     members = sorted(together.values(), key=lambda rows: [natural(identities[rows[0]].get(key)) for key in varying])
     settings = _readable([[runs[index] for index in rows] for rows in members], varying, keys)
     labels = _labels(settings, [[runs[index] for index in rows] for rows in members])
-    named = tuple(key for key in varying if key not in DIGESTS)
+    named = tuple(key for key in varying if not is_digest(key))
     return [
         Group(label, of_group, tuple(sorted((runs[index] for index in rows), key=lambda run: run.seed)), named)
         for label, of_group, rows in zip(labels, settings, members, strict=True)
@@ -87,6 +93,28 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _without_doubles(varying: list[str], identities: Sequence[dict[str, Any]]) -> list[str]:
+    """The settings that vary, without digests that say nothing more.
+
+    These are that of a part whose name varies with its source, of the pictures of other annotations, and of pictures
+    where a run is from before they counted.
+    """
+
+    def kinds(*keys: str) -> int:
+        return len({repr([values.get(key) for key in keys]) for values in identities})
+
+    def doubled(key: str) -> bool:
+        if key.startswith("parts."):
+            name = f"{key.removeprefix('parts.')}.name"
+            return name in varying and kinds(name) == kinds(name, key)
+        if key.startswith("pictures."):
+            old, data = any(key not in values for values in identities), key.replace("pictures.", "data.")
+            return old or (data in varying and kinds(data) == kinds(data, key))
+        return False
+
+    return [key for key in varying if not doubled(key)]
+
+
 def _readable(members: list[list[Run]], varying: list[str], keys: list[str]) -> list[dict[str, Any]]:
     """For each group its varying settings: shortest names that say which, files by name instead of digest."""
     settings: list[dict[str, Any]] = [{} for _ in members]
@@ -96,8 +124,8 @@ def _readable(members: list[list[Run]], varying: list[str], keys: list[str]) -> 
         name = {"data.train": "train_data", "data.val": "data" if "data.train" in varying else "val_data"}.get(
             key, _short(key, keys)
         )
-        values = [_flat(runs[0].result["identity"]).get(key) for runs in members]
-        if key in DIGESTS:
+        values = [_value(runs[0], key) for runs in members]
+        if is_digest(key):
             names = [_file(runs[0], key) for runs in members]
             clear = len(set(names)) == len(set(values))
             values = [
@@ -107,6 +135,12 @@ def _readable(members: list[list[Run]], varying: list[str], keys: list[str]) -> 
         for of_group, value in zip(settings, values, strict=True):
             of_group[name] = value
     return settings
+
+
+def _value(run: Run, key: str) -> Any:
+    """Of a setting that counts; where it counts only when it is set, its default."""
+    value = _flat(run.result["identity"]).get(key)
+    return _flat(run.result["config"]).get(key) if value is None else value
 
 
 def _short(key: str, keys: Sequence[str]) -> str:
@@ -122,6 +156,11 @@ def _short(key: str, keys: Sequence[str]) -> str:
 def _file(run: Run, key: str) -> str:
     """Name of the file or folder behind a digest."""
     config: Any = run.result["config"]
+    if key.startswith("parts."):
+        return str(_flat(config).get(f"{key.removeprefix('parts.')}.name"))
+    if key.startswith("pictures."):
+        key = f"data.{key.removeprefix('pictures.')}_images"
+        return Path(str(_flat(config).get(key))).name
     for part in ("data", "root") if key.startswith("data.") else key.split("."):
         config = config.get(part) if isinstance(config, dict) else None
     return Path(str(config)).name if config else "none"

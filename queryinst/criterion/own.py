@@ -1,0 +1,33 @@
+"""Losses and costs of the user's own, as a configuration names them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from queryinst.config import CriterionConfig
+from queryinst.criterion.losses import Focal
+from queryinst.errors import UserError
+from queryinst.part_config import TermConfig, Used, opened
+from queryinst.parts import ClassificationLoss
+from queryinst.slots import is_ours, make
+
+
+def classification_of(config: CriterionConfig) -> ClassificationLoss:
+    """The focal loss, or the user's own. Raises UserError."""
+    part = Used("criterion.classification", "classification", config.classification.name, config.classification.args)
+    if is_ours(part):
+        return Focal(config.focal_alpha, config.focal_gamma)
+    own: ClassificationLoss = make(part)
+    return own
+
+
+def made_terms(
+    nodes: dict[str, Any], key: str, slot: str, reserved: Sequence[str] = ()
+) -> dict[str, tuple[float, Any]]:
+    """Weight and part for each name of a setting `criterion.terms` or `criterion.costs`. Raises UserError."""
+    made = {}
+    for name, node in nodes.items():
+        if name in reserved:
+            raise UserError(f"{key}.{name}: QueryInst has a loss of that name; choose another")
+        term: TermConfig = opened(f"{key}.{name}", node, TermConfig)
+        made[name] = (term.weight, make(Used(f"{key}.{name}", slot, term.name, term.args)))
+    return made
