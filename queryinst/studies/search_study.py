@@ -164,9 +164,8 @@ def importance(study: "Study") -> dict[str, float]:
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(done) < 4:
         return {}
-    evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, 2 / len(done)))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # too few trials to tell, and then it says 0
-        found = evaluator.evaluate(study)
+        warnings.simplefilter("ignore")  # too few trials to tell, and then it says 0; and in Optuna 4 it is a trial
+        found = PedAnovaImportanceEvaluator().evaluate(study)
     total = sum(found.values())
     return {key: value / total for key, value in found.items()} if total > 0 else {}

@@ -36,8 +36,11 @@ class Training:
         self.error: BaseException | None = None
         self.got: tuple[Any, ...] = ()
 
-    def __call__(self, config: TrainConfig, data: CocoDataModule, folder: Path, run: str) -> training.Trained:
+    def __call__(
+        self, config: TrainConfig, data: CocoDataModule, folder: Path, run: str, more: list[Any]
+    ) -> training.Trained:
         self.got = (config, data, folder, run)
+        assert more == [], "it is no trial of a search"
         for name in self.leaves:
             (folder / name).touch()
         self.held = locked(folder)
