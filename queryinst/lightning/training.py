@@ -70,13 +70,8 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
     own = {kind: instantiate(nodes, kind) for kind, nodes in _extra(config).items()}
     loggers += own["logger"].values()
     throughput, progress = Throughput(), RunProgress()
-    callbacks = [
-        throughput,
-        progress,
-        Explanation(progress.say),
-        *_callbacks(config, data, folder),
-        *own["callback"].values(),
-    ]
+    callbacks = [throughput, progress, Explanation(progress.say), *_callbacks(config, data, folder)]
+    callbacks += own["callback"].values()  # after ours
     trainer = build_trainer(config.trainer, config.optimizer, config.schedule, callbacks, loggers, folder)
 
     side = -(-config.augmentation.test_short_side // 32) * 32
@@ -98,10 +93,7 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
             ended = _ended(trainer)
             if ended != "schedule":
                 say(f"ended by {ended} at step {trainer.global_step}, in epoch {trainer.current_epoch}")
-            best = BEST if (folder / BEST).exists() else LAST
-            weights = load(folder / best).weights
-            require_fit(weights, module.model.state_dict(), folder / best)
-            module.model.load_state_dict(weights)
+            best = _load_best(module, folder)
             trainer.loggers = []  # the curves have these numbers already, at the step they belong to
             metrics, stages = _evaluate_stages(trainer, module, data, config.tracker, folder)
             latency = seconds(module.model, config.model.postprocess, side, side)
@@ -131,6 +123,15 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
         skipped_images=skipped,
         ended=ended,
     )
+
+
+def _load_best(module: QueryInstModule, folder: Path) -> str:
+    """Give the module the best weights of a run. Returns the file's name."""
+    best = BEST if (folder / BEST).exists() else LAST
+    weights = load(folder / best).weights
+    require_fit(weights, module.model.state_dict(), folder / best)
+    module.model.load_state_dict(weights)
+    return best
 
 
 def _ended(trainer: pl.Trainer) -> str:
