@@ -33,7 +33,10 @@ class BackboneConfig:
         choices=("batch", "fixed", "frozen"),
     )
     drop_path: float = setting(
-        0.0, "probability of skipping the last block in training, from 0 for the first (Swin)", at_least=0, at_most=0.9
+        0.0,
+        "probability of skipping the last block in training, from 0 for the first",
+        at_least=0,
+        at_most=0.9,
     )
     checkpointing: bool = setting(
         False,
@@ -41,7 +44,9 @@ class BackboneConfig:
         identity=False,
     )
     weights: str | None = setting(
-        None, "pretrained weights: a file that queryinst.convert knows, or `imagenet` to download torchvision's"
+        None,
+        "pretrained weights: a file that queryinst.convert or the library knows, or, to download them, `imagenet` for "
+        "torchvision's and `timm` for those of timm:NAME",
     )
 
 
@@ -197,6 +202,16 @@ class OptimizerConfig:
     backbone_factor: float = setting(0.1, "learning rate of the backbone over that of the rest", at_least=0)
     weight_decay: float = setting(1e-4, "AdamW's weight decay", at_least=0)
     undecayed: list[str] = setting([], "parts of parameter names that get no weight decay; published: only with Swin")
+    undecayed_vectors: bool = setting(
+        False, "no weight decay for norms, biases and other vectors, nor for what a timm network says", identity="set"
+    )
+    layer_decay: float = setting(
+        1.0,
+        "learning rate of a layer of the backbone over that of the next, which falls from the last layer to the first",
+        above=0,
+        at_most=1,
+        identity="set",
+    )
     betas: list[float] = setting([0.9, 0.999], "AdamW's running averages", at_least=0, at_most=0.99999)
     clip_norm: float = setting(0.1, "largest L2 norm of all gradients together; 0: no limit", at_least=0)
 

@@ -131,7 +131,7 @@ def test_no_type_takes_anything(write: Write):
 def test_types_of_a_file_that_keeps_annotations_as_text(write: Write):
     write(
         "my_net.py",
-        "from __future__ import annotations\n\nclass Net:\n    def __init__(self, c, d: int | None = 1): ...",
+        "from __future__ import annotations\nclass Net:\n    def __init__(self, c, d: int | None = 1): 0",
     )
     check_parts(own(d=None))
     assert refused(own(d="x")) == "backbone.args.d takes int | None, as my_net:Net says; got 'x'"
@@ -231,12 +231,8 @@ def test_the_sources_of_parts_from_outside(write: Write):
     config.criterion.terms = {"a": {"name": "my_loss:Loss"}, "b": {"name": "torch.nn:Identity"}}
     config.callbacks.extra = {"c": {"_target_": "my_loss.Loss"}, "d": {"_target_": "pytorch_lightning.Callback"}}
     config.logger.extra = {"e": {"name": "my_loss:Loss"}}
-    made = {
-        "backbone": digest("my_net"),
-        "criterion.terms.a": digest("my_loss"),
-        "callbacks.extra.c": digest("my_loss"),
-    }
-    assert sources(config) == made
+    made = {"criterion.terms.a": digest("my_loss"), "callbacks.extra.c": digest("my_loss")}
+    assert sources(config) == {"backbone": digest("my_net"), **made}
     assert sources(TrainConfig()) == {}
     assert sources(own("timm:resnet50")) == {}
 
@@ -304,9 +300,9 @@ def test_a_module_that_ends_the_process_when_it_is_imported(write: Write):
 
 
 def test_a_module_that_needs_another_one(write: Write):
-    write("my_net.py", "import nowhere_to_be_found")
+    write("my_net.py", "import not_there")
     assert unmade(part()).startswith(
-        "backbone.name=my_net:Net: my_net cannot be imported: ModuleNotFoundError: No module named 'nowhere_to_be_found' ("
+        "backbone.name=my_net:Net: my_net cannot be imported: ModuleNotFoundError: No module named 'not_there' ("
     )
 
 

@@ -70,7 +70,7 @@ def translate(content: Any, where: str) -> Translated:
     Raises:
         UserError: the file is of no kind known, or has tensors that no table names.
     """
-    tensors = _tensors(content)
+    tensors = named_tensors(content)
     origin = next((kind for kind in ORIGINS if kind.sign in tensors), None)
     if origin is None:
         raise UserError(
@@ -89,7 +89,7 @@ def translate(content: Any, where: str) -> Translated:
         elif found[0] in weights:
             raise UserError(f"{where} has {name} and another tensor that are both {found[0]} of QueryInst")
         else:
-            value = _number(value, name, where)
+            value = as_number(value, name, where)
             weights[found[0]] = value.T.contiguous() if found[1] else value
     if left_over:
         raise UserError(
@@ -99,7 +99,7 @@ def translate(content: Any, where: str) -> Translated:
     return Translated(origin, _without_dead_biases(weights), ignored)
 
 
-def _number(value: Tensor, name: str, where: str) -> Tensor:
+def as_number(value: Tensor, name: str, where: str) -> Tensor:
     """A weight as float32. Raises UserError, by name, where it is none."""
     if value.dtype == torch.uint16:  # numpy has no bfloat16: PaddlePaddle writes its bits
         value = value.view(torch.bfloat16)
@@ -113,7 +113,7 @@ def _number(value: Tensor, name: str, where: str) -> Tensor:
     return value.float()
 
 
-def _tensors(content: Any) -> State:
+def named_tensors(content: Any) -> State:
     """The named tensors of a file, whatever they are wrapped in."""
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

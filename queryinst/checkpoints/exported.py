@@ -19,6 +19,8 @@ from queryinst.config import PostprocessConfig
 from queryinst.errors import UserError
 from queryinst.models.backbone import SWINS
 from queryinst.models.exportable import Exportable
+from queryinst.part_config import Used
+from queryinst.slots import is_ours
 
 ONNX = ".onnx"
 RECORD = "queryinst"  # the key of our record in the metadata of an ONNX file, and an extra file's name in a .pt2
@@ -60,7 +62,7 @@ def export(
         + ("; its detector alone, without what links instances over frames" if model.associates else "")
     )
     begin = time.perf_counter()
-    program = trace(exportable)
+    program = _traced(exportable, checkpoint)
     record = json.dumps(describe(checkpoint, postprocess, exportable.kept, version))
     partial = destination.with_name(f"{destination.stem}.partial{destination.suffix}")
     write, reader = (_write_onnx, onnx_runner) if destination.suffix == ONNX else (_write_pt2, pt2_runner)
@@ -83,6 +85,21 @@ def export(
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
     yield f"written       {destination} ({destination.stat().st_size / 1e6:.1f} MB)"
+
+
+def _traced(exportable: Exportable, checkpoint: Checkpoint) -> ExportedProgram:
+    """`trace`; what goes wrong in a backbone of other people is one sentence."""
+    name = checkpoint.config.backbone.name
+    try:
+        return trace(exportable)
+    except Exception as error:  # torch's many ways to say it
+        if is_ours(Used("backbone", "backbone", name, {})):
+            raise
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(
+            f"{checkpoint.path} has the backbone {name}, which cannot be exported for all sizes: torch.export cannot "
+            f"follow it ({reason[:200]})"
+        ) from error
 
 
 def trace(exportable: Exportable) -> ExportedProgram:

@@ -11,9 +11,11 @@ import torchvision
 from torch import Tensor, nn
 
 from queryinst.checkpoints.convert import backbone_weights, complete, some, translate
+from queryinst.checkpoints.library_weights import start_library
 from queryinst.checkpoints.read import read, read_safetensors, write_safetensors
 from queryinst.config import ModelConfig, TrainConfig
 from queryinst.errors import UserError
+from queryinst.models.library_backbones import LibraryBackbone
 from queryinst.models.queryinst import QueryInst
 from queryinst.rules import check
 from queryinst.settings import restore
@@ -204,7 +206,8 @@ def start_from(model: QueryInst, config: ModelConfig, path: str, names: Sequence
 
 
 def start_backbone(backbone: nn.Module, name: str, weights: str) -> str:
-    """Load pretrained weights into a backbone: torchvision's (`imagenet`, downloaded) or any file that convert knows.
+    """Load pretrained weights into a backbone: torchvision's (`imagenet`, downloaded) or any file that convert knows;
+    into a library's, its own or a file of them.
 
     Returns:
         what was loaded, in one sentence.
@@ -212,6 +215,8 @@ def start_backbone(backbone: nn.Module, name: str, weights: str) -> str:
     Raises:
         UserError: there are none, the download failed, or the file does not fit.
     """
+    if isinstance(backbone, LibraryBackbone):
+        return start_library(backbone, weights)
     if name == "tiny":
         raise UserError(f"backbone.weights={weights}: there are no weights for backbone.name={name}; leave it empty")
     if Path(weights).suffix == SAFE:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from queryinst.errors import Stopped, UserError
+from queryinst.errors import Pruned, Stopped, UserError
 from queryinst.logger_config import LoggerConfig
 
 BEST_OF = ("val/segm_AP", "val/bbox_AP")  # W&B's table of runs shows their maximum, not their last value
@@ -124,6 +124,7 @@ def close(loggers: list[Logger], fault: BaseException | None) -> None:
     Args:
         fault: what ended the run before its end, if anything did.
     """
+    fault = None if isinstance(fault, Pruned) else fault  # it ended as it should
     interrupted = isinstance(fault, KeyboardInterrupt)
     code = fault.code if isinstance(fault, Stopped) else 255 if interrupted else int(fault is not None)
     by_agent = code == 128 + signal.SIGTERM and "WANDB_SWEEP_ID" in os.environ

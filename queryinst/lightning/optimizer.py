@@ -2,29 +2,44 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from fnmatch import fnmatch
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from queryinst.config import OptimizerConfig, ScheduleConfig
+from queryinst.models.layers import layers_of, never_decayed
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig, lr: float) -> list[dict[str, Any]]:
-    """Every trainable parameter in exactly one of at most four groups: backbone or rest, with or without weight decay.
+    """Every trainable parameter in exactly one group: backbone or rest, with or without weight decay.
 
-    Few groups let the fused optimizer work on many tensors at once. A parameter without decay has one of `undecayed` in
-    its name.
+    Few groups let the fused optimizer work on many tensors at once, so the backbone is cut into its layers only where
+    `layer_decay` gives each a learning rate of its own: of L layers, `layer_decay` ** (L - k) for layer k, counted from
+    0 (BEiT's rule). A parameter without decay has one of `undecayed` in its name, or is what `undecayed_vectors` means.
+
+    Raises:
+        UserError: nobody says which layers the backbone has.
     """
     groups: dict[str, dict[str, Any]] = {}
+    backbone = cast(nn.Module, model.backbone)
+    layers = layers_of(backbone) if config.layer_decay != 1.0 else {}
+    layers = {f"backbone.{name}": number for name, number in layers.items()}
+    told = [f"backbone.{name}" for name in never_decayed(backbone)] if config.undecayed_vectors else []
+    depth = 1 + max(layers.values(), default=0)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        where = "backbone" if name.startswith("backbone.") else "rest"
-        decay = 0.0 if any(part in name for part in config.undecayed) else config.weight_decay
+        inside = name.startswith("backbone.")
+        where = f"backbone layer {layers[name]}" if name in layers else "backbone" if inside else "rest"
+        rate = lr * (config.backbone_factor if inside else 1.0)
+        rate *= config.layer_decay ** (depth - layers[name]) if name in layers else 1.0
+        vector = parameter.ndim <= 1 or any(fnmatch(name, pattern) for pattern in told)
+        free = any(part in name for part in config.undecayed) or (config.undecayed_vectors and vector)
+        decay = 0.0 if free else config.weight_decay
         group = groups.setdefault(
-            where if decay else f"{where} without decay",
-            {"params": [], "lr": lr * (config.backbone_factor if where == "backbone" else 1.0), "weight_decay": decay},
+            where if decay else f"{where} without decay", {"params": [], "lr": rate, "weight_decay": decay}
         )
         group["params"].append(parameter)
     return [{"name": name, **group} for name, group in groups.items()]

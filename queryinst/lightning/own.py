@@ -41,13 +41,13 @@ class OwnMetrics:
 
     def reset(self) -> None:
         for name, metric in self.metrics.items():
-            _guarded(name, metric.reset)
+            _guarded(name, metric, "reset")
 
     def update(self, image_ids: list[int], found: list[Detections]) -> UserError | None:
         """What fails is returned: other processes may have fewer batches, and all of them must hear of it together."""
         try:
             for name, metric in self.metrics.items():
-                _guarded(name, metric.update, image_ids, found)
+                _guarded(name, metric, "update", image_ids, found)
         except UserError as error:
             return error
         return None
@@ -56,7 +56,7 @@ class OwnMetrics:
         """Every number by `NAME/KEY`."""
         made: dict[str, float] = {}
         for name, metric in self.metrics.items():
-            values = _guarded(name, metric.compute)
+            values = _guarded(name, metric, "compute")
             try:
                 made |= {f"{name}/{key}": float(value) for key, value in values.items()}
             except (AttributeError, TypeError, ValueError):
@@ -67,9 +67,9 @@ class OwnMetrics:
         return made
 
 
-def _guarded(name: str, call: Any, *arguments: Any) -> Any:
+def _guarded(name: str, metric: Metric, method: str, *arguments: Any) -> Any:
     try:
-        return call(*arguments)
+        return getattr(metric, method)(*arguments)
     except Exception as error:  # whatever the user's code does
         raise UserError(f"metrics.{name} fails: {said(error)}") from error
 

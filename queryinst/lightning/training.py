@@ -4,7 +4,7 @@ import dataclasses
 import math
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,10 +55,13 @@ class Trained:
     ended: str = "schedule"  # what ended the training: the schedule, max_steps, or early stopping (any callback)
 
 
-def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) -> Trained:
-    """Train to the end, from `last.ckpt` where there is one, and evaluate `best.ckpt`.
+def train(
+    config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str, more: Sequence[pl.Callback] = ()
+) -> Trained:
+    """Train to the end, from `last.ckpt` where there is one, and evaluate `best.ckpt`; with `more` callbacks.
 
     Raises:
+        Stopped: it ended before that, and can go on.
         UserError: the weights do not fit, an image cannot be read, or a loss is not finite.
     """
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -71,20 +74,15 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
     loggers += own["logger"].values()
     throughput, progress = Throughput(), RunProgress()
     callbacks = [throughput, progress, Explanation(progress.say), *_callbacks(config, data, folder)]
-    callbacks += own["callback"].values()  # after ours
+    callbacks += [*own["callback"].values(), *more]
     trainer = build_trainer(config.trainer, config.optimizer, config.schedule, callbacks, loggers, folder)
 
     side = -(-config.augmentation.test_short_side // 32) * 32
     cost = {"parameters": parameters(module.model), "flops": flops(module.model, side, side)}
     say: Callable[[str], None] = progress.say if trainer.is_global_zero else lambda text: None
-    say(_heading(config, data, trainer.world_size) + "".join(f"\nweights    {sentence}" for sentence in loaded))
-    if config.data.group_by_aspect:
-        plain, grouped = data.padding()
-        say(f"batches    {grouped:.0%} of the pixels are padding; {plain:.0%} without grouping by aspect ratio")
+    say("\n".join([*_heading(config, data, trainer.world_size), *(f"weights    {sentence}" for sentence in loaded)]))
     say(f"network    {cost['parameters'] / 1e6:.2f} M parameters, {cost['flops'] / 1e9:.2f} GFLOPs at {side}x{side}")
     say(f"folder     {folder}" + (f", resumed at step {step}" if step else ""))
-    if config.logger.wandb.enabled and log.switched_off():
-        say(f"W&B        left out: {log.switched_off()}")
     failed = True
     try:
         with blamed(own["logger"] | own["callback"]):
@@ -111,17 +109,9 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
         if config.trainer.compile:
             torch.compiler.set_stance("default")
         log.close(loggers, sys.exception() if failed else None)
-    minutes, skipped = throughput.elapsed() / 60, sorted(of_all_ranks(data.problems))
+    minutes, skipped, steps = throughput.elapsed() / 60, sorted(of_all_ranks(data.problems)), trainer.global_step
     return Trained(
-        metrics,
-        stages,
-        best,
-        trainer.global_step,
-        minutes,
-        **cost,
-        seconds_per_image=latency,
-        skipped_images=skipped,
-        ended=ended,
+        metrics, stages, best, steps, minutes, **cost, seconds_per_image=latency, skipped_images=skipped, ended=ended
     )
 
 
@@ -234,16 +224,22 @@ def _step_of(checkpoint: Path, module: QueryInstModule | None = None) -> int:
     return step
 
 
-def _heading(config: TrainConfig, data: CocoDataModule, world: int) -> str:
+def _heading(config: TrainConfig, data: CocoDataModule, world: int) -> list[str]:
     model, train, val = config.model, data.file("train"), data.file("val")
     used = len(data.training_images())
     lr = config.optimizer.lr * config.data.batch_size / config.optimizer.lr_batch
-    return "\n".join(
-        [
-            f"QueryInst  {config.backbone.name}, {model.num_proposals} queries, {model.num_stages} stages",
-            f"data       {config.data.root}: {used} training images ({len(train.images) - used} left out), "
-            f"{len(val.images)} validation images, {len(data.categories)} classes",
-            f"training   {config.schedule.epochs} epochs, {config.data.batch_size} images a step on "
-            f"{world} device{'s' * (world > 1)}, learning rate {lr:.3g}",
-        ]
-    )
+    lines = [
+        f"QueryInst  {config.backbone.name}, {model.num_proposals} queries, {model.num_stages} stages",
+        f"data       {config.data.root}: {used} training images ({len(train.images) - used} left out), "
+        f"{len(val.images)} validation images, {len(data.categories)} classes",
+        f"training   {config.schedule.epochs} epochs, {config.data.batch_size} images a step on "
+        f"{world} device{'s' * (world > 1)}, learning rate {lr:.3g}",
+    ]
+    if config.data.group_by_aspect:
+        plain, grouped = data.padding()
+        lines.append(
+            f"batches    {grouped:.0%} of the pixels are padding; {plain:.0%} without grouping by aspect ratio"
+        )
+    if config.logger.wandb.enabled and log.switched_off():
+        lines.append(f"W&B        left out: {log.switched_off()}")
+    return lines

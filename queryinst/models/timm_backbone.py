@@ -2,6 +2,10 @@
 
 from typing import Any
 
+import timm
+import torch
+from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from queryinst.config import BackboneConfig
@@ -51,6 +55,18 @@ class TimmBackbone(LibraryBackbone):
         return self
 
 
+class RotaryPositions(RotaryEmbeddingDinoV3):
+    """DINOv3's, with sides that may be unknown: timm's makes numbers of them, and a graph for one size."""
+
+    def _create_embed(self, feat_shape: list[int], no_aug: bool = False) -> Tensor:
+        moved = self.training and self.aug_active and not no_aug
+        if moved or self.normalize_coords != "separate" or self.grid_indexing != "ij":
+            return super()._create_embed(feat_shape, no_aug)
+        sides = [(torch.arange(side, dtype=torch.float32) + (0.5 + self.grid_offset)) / side for side in feat_shape]
+        grid = torch.stack(torch.meshgrid(sides, indexing="ij"), dim=-1)
+        return torch.cat(self._get_pos_embed_from_coords(2.0 * grid.flatten(0, 1) - 1.0), dim=-1)
+
+
 def network(config: BackboneConfig, pretrained: bool = False) -> Any:
     """The whole network, with classifier. Raises UserError where there is none, or it does not take its settings.
 
@@ -58,21 +74,23 @@ def network(config: BackboneConfig, pretrained: bool = False) -> Any:
         config: its name, settings and drop path.
         pretrained: download its weights.
     """
-    made = _create(config, {}, pretrained)
-    patches = getattr(made, "patch_embed", None)
+    made = _create(config, {}, pretrained=False)
+    patches, further = getattr(made, "patch_embed", None), {}
     side = getattr(patches, "patch_size", None)
     if isinstance(side, tuple) and side[0] & (side[0] - 1) and "patch_size" not in config.args:
         grid = getattr(patches, "grid_size", None)
-        size = {"img_size": STEP * grid[0]} if grid else {}  # as many patches, so that positions stay what they were
-        made = _create(config, {"patch_size": STEP, **size}, pretrained)
+        # As many patches as before, so that the positions of pretrained weights stay what they were.
+        further = {"patch_size": STEP} | ({"img_size": STEP * grid[0]} if grid else {})
+    if further or pretrained:
+        made = _create(config, further, pretrained)
     if not hasattr(made, "forward_intermediates"):
         raise UserError(f"backbone.name={config.name}: timm cannot take maps out of this network; choose another")
+    if type(getattr(made, "rope", None)) is RotaryEmbeddingDinoV3:
+        made.rope.__class__ = RotaryPositions
     return made
 
 
 def _create(config: BackboneConfig, further: dict[str, Any], pretrained: bool) -> Any:
-    import timm
-
     name, where = config.name.partition(":")[2], f"backbone.name={config.name}"
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
@@ -106,8 +124,6 @@ def _maps(body: Any, x: Tensor, indices: list[int] | None) -> list[Tensor]:
 
 def _layers(body: Any, coarse: bool) -> dict[str, int]:
     """Names of parameters to numbers of layers, as timm counts them; the stem is 0."""
-    from timm.models import group_parameters
-
     if not hasattr(body, "group_matcher"):
         return {}
     numbers: dict[str, int] = group_parameters(body, body.group_matcher(coarse=coarse), reverse=True)

@@ -13,10 +13,11 @@ import filelock
 from omegaconf import OmegaConf
 
 from queryinst.config import TrainConfig
-from queryinst.errors import UserError, room
+from queryinst.errors import Pruned, UserError, room
 from queryinst.slots import outside, place
 from queryinst.studies.files import write_whole
 from queryinst.studies.identity import identity, run_folder, run_id
+from queryinst.studies.judge import judge
 from queryinst.studies.locks import held
 from queryinst.studies.processes import is_first
 from queryinst.studies.revision import differing, take_part
@@ -50,6 +51,7 @@ def run(config: TrainConfig) -> Path:
         return folder
     data = _data(config)
     with _held(folder):
+        from queryinst.lightning.callbacks.pruning import Pruning
         from queryinst.lightning.training import train
         from queryinst.studies import results
 
@@ -60,7 +62,14 @@ def run(config: TrainConfig) -> Path:
             revisions = take_part(folder, resumed)
             write_whole(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config))))
         description = results.describe(config, values, run_id(values))
-        trained = train(config, data, folder, run_id(values))
+        judged = judge()
+        more = [Pruning(judged, judged.metric)] if judged else []
+        try:
+            trained = train(config, data, folder, run_id(values), more)
+        except Pruned as end:
+            if is_first():
+                print(end, flush=True)
+            raise
         if is_first():
             results.write(folder / RESULT, description | {"revisions": revisions} | dataclasses.asdict(trained))
             _report(config, folder, trained, data.categories.names)

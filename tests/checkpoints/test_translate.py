@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from queryinst.checkpoints.convert import (
     ORIGINS,
-    _tensors,
     backbone_of,
     backbone_weights,
     complete,
     model_of,
+    named_tensors,
     some,
     translate,
 )
@@ -144,18 +144,18 @@ def test_wrappers_and_arrays_are_taken_off():
         {"module.module.model.backbone.a": A, "module.module.model.backbone.b": A},
         {"a": A.numpy(), "b": ("its name", A.numpy()), "n": "text", 5: A, "f": None, "o": np.array(["x"])},
     ):
-        found = _tensors(content)
+        found = named_tensors(content)
         assert list(found) == ["a", "b"]
         assert all(torch.equal(value, A) for value in found.values())
-    assert list(_tensors({"module.a": A, "b": A})) == ["module.a", "b"]
-    assert list(_tensors({"backbone.module.a": A})) == ["module.a"]
+    assert list(named_tensors({"module.a": A, "b": A})) == ["module.a", "b"]
+    assert list(named_tensors({"backbone.module.a": A})) == ["module.a"]
     for scalar in (np.float32(2), np.int64(2), np.uint8(2), np.bool_(True)):
-        assert _tensors({"a": scalar})["a"].item() == scalar
+        assert named_tensors({"a": scalar})["a"].item() == scalar
     three = {"a": (A, A, A), "b": [A, A], "state_dict": 5}
-    assert _tensors(three) == {}
+    assert named_tensors(three) == {}
     array = np.zeros(2)
     array.flags.writeable = False
-    assert _tensors({"a": array})["a"].add_(1).tolist() == [1, 1], "a copy, which may be written to"
+    assert named_tensors({"a": array})["a"].add_(1).tolist() == [1, 1], "a copy, which may be written to"
 
 
 def test_a_bias_before_batchnorm_moves_the_running_mean():

@@ -5,10 +5,13 @@ import math
 from typing import Any
 
 import pytest
+import timm
 from conftest import small_model
+from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from queryinst.config import BackboneConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from queryinst.errors import UserError
 from queryinst.lightning.optimizer import learning_rate, optimizer, parameter_groups
 from queryinst.models.queryinst import QueryInst
 from queryinst.studies.command import compose
@@ -50,6 +53,72 @@ def test_without_decay_is_what_its_name_says():
     tables = [p for name, p in model.named_parameters() if name.endswith("position_bias_table")]
     assert len(tables) == 12
     assert free == {id(p) for p in tables} | {id(p) for module in layer_norms for p in module.parameters()}
+
+
+def scales(backbone: BackboneConfig, layer_decay: float = 0.5) -> dict[str, float]:
+    """Names of trainable parameters of a backbone to their learning rate over that of the rest."""
+    model = QueryInst(
+        ModelConfig(width=16, dynamic_width=8, ffn_width=8, num_stages=1, num_proposals=3), backbone, num_classes=3
+    )
+    groups = parameter_groups(model, OptimizerConfig(layer_decay=layer_decay, backbone_factor=1.0), lr=1.0)
+    assert groups[-1]["name"] == "rest", "whose learning rate is logged"
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert len(rates) == sum(len(group["params"]) for group in groups) == len(trained)
+    assert all(rates[id(p)] == 1 for name, p in trained if not name.startswith("backbone."))
+    return {name.removeprefix("backbone."): rates[id(p)] for name, p in trained if name.startswith("backbone.")}
+
+
+def test_layers_of_a_resnet_and_a_swin_are_its_stages():
+    found = scales(BackboneConfig(name="resnet18", frozen_stages=0))
+    expected = {f"body.layer{layer}": 0.5 ** (5 - layer) for layer in (1, 2, 3, 4)}
+    assert {name[: len("body.layer1")]: rate for name, rate in found.items()} == expected
+    found = scales(BackboneConfig(name="swin_t", frozen_stages=-1))
+    assert {rate for name, rate in found.items() if name.startswith("out_norms")} == {1}
+    stages = {"0": 5, "1": 4, "2": 3, "3": 3, "4": 2, "5": 2, "6": 1, "7": 1}
+    for name, rate in found.items():
+        if name.startswith("body."):
+            assert rate == 0.5 ** stages[name.split(".")[2]], name
+
+
+def test_layers_of_a_library_are_its_own():
+    """Of a plain ViT tokens and patches, then every block; of torchvision's what stands in `features`."""
+    found = scales(BackboneConfig(name="timm:test_vit", frozen_stages=-1))
+    for name, rate in found.items():
+        words = name.split(".")
+        block = int(words[2]) + 1 if words[1] == "blocks" else 0
+        assert rate == (0.5 ** (7 - block) if words[0] == "body" else 1.0), name
+    assert {"body.cls_token", "body.pos_embed", "body.patch_embed.proj.weight"} <= found.keys()
+    found = scales(BackboneConfig(name="torchvision:mobilenet_v2", frozen_stages=0))
+    assert {int(name.split(".")[2]): rate for name, rate in found.items() if name.startswith("body.")} == {
+        layer: 0.5 ** (19 - layer) for layer in range(2, 19)
+    }
+    ours = scales(BackboneConfig(name="timm:test_convnext", frozen_stages=-1), 0.9)
+    theirs = param_groups_layer_decay(timm.create_model("test_convnext"), layer_decay=0.9)
+    body = {rate for name, rate in ours.items() if name.startswith("body.")}
+    assert sorted(body) == pytest.approx(sorted({g["lr_scale"] for g in theirs if g["lr_scale"] < 1}))
+
+
+def test_layers_that_nobody_knows_are_one_sentence():
+    model = small_model()
+    model.backbone = nn.Sequential(nn.Conv2d(3, 3, 1))
+    with pytest.raises(UserError, match=r"needs the layers of the backbone, and Sequential has no method `parts\(\)`"):
+        parameter_groups(model, OptimizerConfig(layer_decay=0.9), lr=1.0)
+
+
+def test_vectors_and_what_timm_says_do_not_decay():
+    backbone = BackboneConfig(name="timm:test_vit", frozen_stages=-1)
+    model = QueryInst(
+        ModelConfig(width=16, dynamic_width=8, ffn_width=8, num_stages=1, num_proposals=3), backbone, num_classes=3
+    )
+    groups = parameter_groups(model, OptimizerConfig(undecayed_vectors=True), lr=1.0)
+    free = {id(p) for group in groups if not group["weight_decay"] for p in group["params"]}
+    names = {name for name, p in model.named_parameters() if id(p) in free}
+    assert names == {
+        *(name for name, p in model.named_parameters() if p.ndim == 1),
+        *("backbone.body.pos_embed", "backbone.body.cls_token"),
+    }
+    assert {group["name"] for group in groups} == {"backbone", "rest", "backbone without decay", "rest without decay"}
 
 
 class Small(nn.Module):
