@@ -91,10 +91,7 @@ def train(
             ended = _ended(trainer)
             if ended != "schedule":
                 say(f"ended by {ended} at step {trainer.global_step}, in epoch {trainer.current_epoch}")
-            best = BEST if (folder / BEST).exists() else LAST
-            weights = load(folder / best).weights
-            require_fit(weights, module.model.state_dict(), folder / best)
-            module.model.load_state_dict(weights)
+            best = _load_best(module, folder)
             trainer.loggers = []  # the curves have these numbers already, at the step they belong to
             metrics, stages = _evaluate_stages(trainer, module, data, config.tracker, folder)
             latency = seconds(module.model, config.model.postprocess, side, side)
@@ -116,6 +113,15 @@ def train(
     return Trained(
         metrics, stages, best, steps, minutes, **cost, seconds_per_image=latency, skipped_images=skipped, ended=ended
     )
+
+
+def _load_best(module: QueryInstModule, folder: Path) -> str:
+    """Give the module the best weights of a run. Returns the file's name."""
+    best = BEST if (folder / BEST).exists() else LAST
+    weights = load(folder / best).weights
+    require_fit(weights, module.model.state_dict(), folder / best)
+    module.model.load_state_dict(weights)
+    return best
 
 
 def _ended(trainer: pl.Trainer) -> str:

@@ -69,8 +69,8 @@ def versions() -> dict[str, str]:
 
 def git_state() -> dict[str, Any] | None:
     """Revision of this source tree and whether it was changed since; None outside a git checkout of its own."""
-    head = git("rev-parse", "--verify", "HEAD") if is_tracked() else ""
-    return {"revision": head, "dirty": bool(git("status", "--porcelain"))} if head else None
+    head = git("rev-parse", "--verify", "HEAD") if is_tracked() else None
+    return {"revision": head, "dirty": git("status", "--porcelain") != ""} if head else None
 
 
 def hardware() -> dict[str, Any]:

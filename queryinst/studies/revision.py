@@ -15,39 +15,50 @@ REVISIONS = "revisions.txt"  # of a run folder: a line for each that took part, 
 
 @functools.cache
 def revision() -> str:
-    """Of the sources of this package: the commit that changed them last, and a digest of them where they differ from it
-    (`1f2e3d4c5b6a+0a1b2c3d`); without a repository of their own the version and the digest (`0.1.0+0a1b2c3d`).
+    """The commit that last changed the sources of this package, marked where they differ from it, and their digest:
+    `1f2e3d4c5b6a+0a1b2c3d`, `1f2e3d4c5b6a-dirty+4e5f6a7b`; without a repository of their own the version instead of the
+    commit, `0.1.0+0a1b2c3d`. The digest decides: the same code may have several names.
     """
-    commit = git("log", "-1", "--format=%h", "--abbrev=12", "--", PACKAGE.name) if is_tracked() else ""
-    if commit and not git("status", "--porcelain", "--", PACKAGE.name):
-        return commit
-    return f"{commit or __version__}+{_digest()}"
+    commit = git("log", "-1", "--format=%h", "--abbrev=12", "--", PACKAGE.name) if is_tracked() else None
+    if not commit:
+        return f"{__version__}+{_digest()}"
+    clean = git("status", "--porcelain", "--", PACKAGE.name) == ""
+    return f"{commit}{'' if clean else '-dirty'}+{_digest()}"
+
+
+def _same(one: str, other: str) -> bool:
+    return one.rpartition("+")[2] == other.rpartition("+")[2]
 
 
 def is_tracked() -> bool:
     """Whether the package lies in a repository of its own: not in an environment within one of the user's."""
     top = git("rev-parse", "--show-toplevel")
     tracked = git("ls-files", "--", f"{PACKAGE.name}/__init__.py")
-    return bool(top and tracked) and Path(top).resolve() == PACKAGE.parent.resolve()
+    return bool(top and tracked and Path(top).resolve() == PACKAGE.parent.resolve())
 
 
-def git(*words: str) -> str:
-    """What git says of the folder around the package; nothing where it says no, or is not there."""
+def git(*words: str) -> str | None:
+    """What git says of the folder around the package; None where it says no, or is not there."""
     hooks = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")  # within a hook, of another repository
     environment = {name: value for name, value in os.environ.items() if name not in hooks}
+    environment["GIT_OPTIONAL_LOCKS"] = "0"  # nobody who commits meanwhile shall notice
     try:
         done = subprocess.run(
-            ["git", *words], cwd=PACKAGE.parent, env=environment, capture_output=True, text=True, check=True
+            ["git", *words], cwd=PACKAGE.parent, env=environment, capture_output=True, text=True, check=True, timeout=10
         )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
+    except (OSError, subprocess.SubprocessError):
+        return None
     return done.stdout.strip()
 
 
 def _digest() -> str:
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):
-        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+        try:
+            content = path.read_bytes()
+        except OSError:  # an editor's broken link: no run is kept from beginning
+            content = b""
+        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + content + b"\0")
     return digest.hexdigest()[:8]
 
 
@@ -68,7 +79,7 @@ def take_part(folder: Path, resumed: bool) -> list[str]:
     before = recorded(folder) if resumed else []
     if resumed and not before:
         return []
-    after = before if before and before[-1] == revision() else [*before, revision()]
+    after = before if before and _same(before[-1], revision()) else [*before, revision()]
     write_whole(folder / REVISIONS, "".join(f"{one}\n" for one in after))
     return after
 
@@ -76,6 +87,6 @@ def take_part(folder: Path, resumed: bool) -> list[str]:
 def differing(folder: Path) -> str:
     """A line where this code is not the code that a run was trained by last; otherwise nothing."""
     before = recorded(folder)
-    if not before or before[-1] == revision():
+    if not before or _same(before[-1], revision()):
         return ""
     return f"the code has changed since: {before[-1]} then, {revision()} now"

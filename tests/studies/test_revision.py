@@ -60,19 +60,43 @@ def test_without_a_repository_it_is_the_version_and_the_sources(package: Package
 
 
 def test_it_is_the_commit_of_the_package_and_a_mark_where_it_differs(package: Package):
+    digest = package.now().removeprefix(f"{queryinst.__version__}+")
     package.git("init")
     first = package.commit()
-    assert package.now() == first
+    assert package.now() == f"{first}+{digest}"
     (package.folder.parent / "README.md").touch()
     package.commit()
-    assert package.now() == first, "nothing of the package has changed"
+    assert package.now() == f"{first}+{digest}", "nothing of the package has changed"
     dirty = set()
     for number in (2, 3):
         (package.folder / "__init__.py").write_text(f"a = {number}\n")
         dirty.add(package.now())
     assert len(dirty) == 2
-    assert all(re.fullmatch(first + r"\+[0-9a-f]{8}", one) for one in dirty)
-    assert package.commit() == package.now() != first
+    assert all(re.fullmatch(first + r"-dirty\+[0-9a-f]{8}", one) for one in dirty)
+    assert re.fullmatch(package.commit() + r"\+[0-9a-f]{8}", package.now())
+
+
+def test_the_same_code_by_another_name_has_not_changed(tmp_path: Path, package: Package):
+    """Installed as a wheel, or committed in the meantime."""
+    revision.take_part(tmp_path, resumed=False)
+    before = revision.recorded(tmp_path)
+    package.git("init")
+    package.commit()
+    assert package.now() not in before
+    assert revision.differing(tmp_path) == ""
+    assert revision.take_part(tmp_path, resumed=True) == before
+    (package.folder / "__init__.py").write_text("a = 2\n")
+    now = package.now()
+    assert revision.differing(tmp_path) == f"the code has changed since: {before[0]} then, {now} now"
+    assert revision.take_part(tmp_path, resumed=True) == [*before, now]
+
+
+def test_where_git_fails_later_nothing_is_called_clean(package: Package, monkeypatch: pytest.MonkeyPatch):
+    package.git("init")
+    first = package.commit()
+    ask = revision.git
+    monkeypatch.setattr(revision, "git", lambda *words: None if words[0] == "status" else ask(*words))
+    assert package.now().startswith(f"{first}-dirty+")
 
 
 @pytest.mark.parametrize("place", [".venv/lib/site-packages", ""])
@@ -109,7 +133,7 @@ def test_a_hooks_repository_is_not_ours(package: Package, tmp_path: Path, monkey
     other.git("init")
     other.commit()
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
-    assert package.now() == first
+    assert package.now().startswith(f"{first}+")
 
 
 def test_what_took_part_in_a_run_is_known_and_said(
