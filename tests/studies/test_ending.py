@@ -109,6 +109,15 @@ def test_where_nobody_reads_nothing_is_said(workplace: Path, words: tuple[str, .
     assert (process.returncode, said) == (128 + signal.SIGPIPE, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
+def test_what_is_printed_onto_a_full_disk(workplace: Path):
+    with Path("/dev/full").open("w") as full, start("queryinst.train", *DRY, cwd=workplace, stdout=full) as process:
+        said = process.communicate(timeout=100)[1]
+    assert process.returncode == 2
+    assert said.startswith("error: what this command writes cannot be written: no space left. ")
+    assert said.count("\n") == 1
+
+
 @pytest.mark.parametrize("module", ["hydra", "torch"])
 def test_an_early_interrupt(workplace: Path, module: str):
     """While Hydra or torch is imported: here by a module of that name which presses Ctrl+C itself."""
