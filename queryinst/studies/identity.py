@@ -27,6 +27,8 @@ def identity(config: TrainConfig) -> dict[str, Any]:
         UserError: a file that counts by its content does not exist.
     """
     values = dict(_counting(config))
+    # After `max_time` a run goes on: it is no part of what the run is.
+    values["trainer.extra"] = {key: value for key, value in values["trainer.extra"].items() if key != "max_time"}
     for key in ("weights", "backbone.weights"):
         if values[key] and values[key] not in DOWNLOADS.values():
             values[key] = _digest(Path(values[key]), key)

@@ -139,6 +139,15 @@ def test_the_number_does_not_depend_on_the_order_and_stays_what_it_was():
     assert run_id({"a": None, "data": {"side": 96}, "seed": 0}) == "a2774652"
 
 
+def test_how_long_a_command_may_take_is_no_part_of_a_run():
+    config = TrainConfig()
+    before = identity(config)
+    config.trainer.extra = {"max_time": "00:01:00:00"}
+    assert identity(config) == before
+    config.trainer.extra = {"max_time": "00:01:00:00", "detect_anomaly": True}
+    assert identity(config) == {**before, "trainer.extra": {"detect_anomaly": True}}
+
+
 def test_of_parts_by_name_what_they_mean_counts():
     """One weight, however it is written; the order of steps, which happen one after another, but not that of costs."""
 
