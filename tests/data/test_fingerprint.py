@@ -122,6 +122,16 @@ def test_of_a_large_set_some_are_read_evenly(
     assert "".join(opened(monkeypatch, tmp_path, names)) == expected
 
 
+def test_of_a_picture_that_is_not_read_the_size_counts(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fingerprint, "OPENED", 1)
+    names = ["a.png", "b.png"]
+    before = content(folder, names)
+    (folder / "b.png").write_text("CONTENT of b.png")
+    assert content(folder, names) == before
+    (folder / "b.png").write_text("longer than it was")
+    assert content(folder, names) != before
+
+
 def test_a_picture_that_cannot_be_read_counts_as_such(folder: Path, monkeypatch: pytest.MonkeyPatch):
     before = content(folder, ["a.png"])
 
