@@ -76,8 +76,8 @@ def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
         ),
         (
             not config.trainer.sync_batchnorm or not library_of(config.backbone.name),
-            f"trainer.sync_batchnorm cannot be had with {config.backbone.name}: PyTorch exchanges every BatchNorm, and those "
-            "of timm compute more than that; backbone.norm=fixed needs none",
+            f"trainer.sync_batchnorm cannot be had with {config.backbone.name}: PyTorch exchanges every BatchNorm, and "
+            "those of timm compute more than that; backbone.norm=fixed needs none",
         ),
         (len(augmentation.short_sides) > 0, "augmentation.short_sides needs at least one value; got none"),
         (len(augmentation.crop_short_sides) > 0, "augmentation.crop_short_sides needs at least one value; got none"),
