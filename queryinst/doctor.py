@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from queryinst.command_config import DoctorConfig
-from queryinst.errors import UserError
+from queryinst.errors import UserError, room
 from queryinst.studies.command import command
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def _write_picture(file: Path, surveys: Mapping[str, "Survey"]) -> None:
     from queryinst.visualize.charts import draw
 
     picture = draw(_charts(surveys))[..., ::-1]
-    file.write_bytes(cv2.imencode(file.suffix, picture)[1].tobytes())
+    with room(file):
+        file.write_bytes(cv2.imencode(file.suffix, picture)[1].tobytes())
 
 
 def _charts(surveys: Mapping[str, "Survey"]) -> list["Chart"]:

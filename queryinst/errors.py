@@ -6,6 +6,7 @@ import errno
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+PRUNED = 3  # exit code
 LONGEST = 1000  # characters of a sentence
 FULL = {
     errno.ENOSPC: "no space left",
@@ -39,6 +40,14 @@ class Stopped(Exception):  # noqa: N818 - nothing is wrong
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by signal {number}")
         self.code = 128 + number
+
+
+class Pruned(Stopped):
+    """A search ended the run, since others are better, and it can go on. Commands exit with 3."""
+
+    def __init__(self, reason: str) -> None:
+        Exception.__init__(self, f"pruned {reason}")
+        self.code = PRUNED
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

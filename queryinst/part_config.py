@@ -1,5 +1,6 @@
 """What a slot of the configuration takes: a part's name, and the settings that belong to that part alone."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
@@ -69,10 +70,12 @@ def opened(key: str, node: Any, schema: type[PartConfig] = PartConfig) -> Any:
         raise UserError(f"{key}.name must be given: module:Name of your own")
     if not isinstance(node.get("args", {}), dict):
         raise UserError(f"{key}.args takes settings by their names; got {node['args']!r}")
-    try:
-        return schema(**{**node, "weight": float(node["weight"])} if "weight" in node else node)
-    except (TypeError, ValueError):
-        raise UserError(f"{key}.weight takes a number; got {node['weight']!r}") from None
+    weight = node.get("weight", 1)
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise UserError(f"{key}.weight takes a number; got {weight!r}")
+    if not 0 <= weight < math.inf:
+        raise UserError(f"{key}.weight must be a finite number, at least 0; got {weight}")
+    return schema(**{**node, "weight": float(weight)} if "weight" in node else node)
 
 
 def used(config: Any, prefix: str = "") -> Iterator[Used]:

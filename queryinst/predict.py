@@ -17,7 +17,7 @@ import warnings
 from pathlib import Path
 
 from queryinst.command_config import PredictConfig
-from queryinst.errors import UserError
+from queryinst.errors import UserError, room
 from queryinst.settings import changed
 from queryinst.studies.command import command
 
@@ -63,6 +63,7 @@ def main(config: PredictConfig) -> None:
     progress = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
     began = time.monotonic()
     with (
+        room(config.output),
         Record(Path(config.output), source, config.overlays, config.cutouts, config.score, story) as record,
         progress,
     ):

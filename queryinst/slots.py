@@ -6,13 +6,16 @@ an installed package. `check_parts` needs no torch and imports nothing; `make` i
 """
 
 import ast
+import copy
 import importlib
 import importlib.metadata
 import os
 import sys
 import traceback
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from queryinst.errors import UserError, nearest
@@ -24,6 +27,8 @@ RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 SWINS = ("swin_t", "swin_s", "swin_b", "swin_l")
 # Whose versions a result names, and which define no run: the same on another machine is the same run.
 FRAMEWORK = ("torch", "torchvision", "pytorch_lightning", "lightning", "lightning_fabric", "queryinst", "wandb")
+# What the source of a module of parts was when this process imported it.
+IMPORTED: weakref.WeakKeyDictionary[ModuleType, str] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,10 @@ def _fits(value: Any, annotation: str) -> bool:
     for kind in _alternatives(annotation):
         name = kind.partition("[")[0].rpartition(".")[2]
         if name == "Literal":
-            fits.append(value in ast.literal_eval(f"({kind.partition('[')[2].removesuffix(']')},)"))
+            try:
+                fits.append(value in ast.literal_eval(f"({kind.partition('[')[2].removesuffix(']')},)"))
+            except ValueError:  # members of an Enum
+                return True
         elif name not in plain:
             return True
         else:
@@ -140,7 +148,10 @@ def _alternatives(annotation: str) -> list[str]:
     """`int | None`, `Optional[int]` and `Union[int, None]` as the types that they name."""
     if not annotation:
         return []
-    node: Any = ast.parse(annotation.strip("'\""), mode="eval").body
+    try:
+        node: Any = ast.parse(annotation.strip("'\""), mode="eval").body
+    except SyntaxError:  # words for people
+        return [annotation]
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
         return [*_alternatives(ast.unparse(node.left)), *_alternatives(ast.unparse(node.right))]
     if isinstance(node, ast.Subscript) and ast.unparse(node.value).rpartition(".")[2] in ("Optional", "Union"):
@@ -151,14 +162,27 @@ def _alternatives(annotation: str) -> list[str]:
 
 
 def sources(config: Any) -> dict[str, str]:
-    """For each part from outside that defines a result: a hash of its source, by the key of its setting."""
+    """For each part from outside that defines a result: a hash of its source, by the key of its setting.
+
+    Raises:
+        UserError: there is no such module, or this process has imported it and it has changed since.
+    """
     made = {}
     for part in outside(config):
         module = place(part)[0]
-        if part.slot != "logger" and module.partition(".")[0] not in FRAMEWORK:
-            require_module(module, f"{part.key}.name={part.name}")
+        if part.slot != "logger" and not _is_framework(module):
+            where = f"{part.key}.name={part.name}"
+            require_module(module, where)
             made[part.key] = digest(module)
+            if (imported := sys.modules.get(module)) and IMPORTED.get(imported, made[part.key]) != made[part.key]:
+                raise UserError(
+                    f"{where}: the source of {module} has changed since it was imported; start Python anew to run it"
+                )
     return made
+
+
+def _is_framework(module: str) -> bool:
+    return module.partition(".")[0] in FRAMEWORK
 
 
 def require_allowed(parts: Iterable[Used], allowed: Iterable[str], where: str) -> None:
@@ -183,13 +207,15 @@ def make(part: Used, *given: Any) -> Any:
     search_here()
     require_module(module, where)
     try:
-        kind = getattr(importlib.import_module(module), name)
-    except AttributeError:
-        raise UserError(f"{where}: the module {module} has no '{name}'") from None
-    except Exception as error:  # whatever a module does when it is imported
+        imported = importlib.import_module(module)
+    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
         raise UserError(f"{where}: {module} cannot be imported: {said(error)}") from error
+    if imported not in IMPORTED and not _is_framework(module):
+        IMPORTED[imported] = digest(module)
+    if not hasattr(imported, name):
+        raise UserError(f"{where}: the module {module} has no '{name}'")
     try:
-        return kind(*given, **part.args)
+        return getattr(imported, name)(*given, **copy.deepcopy(part.args))  # which it may change
     except UserError:
         raise
     except Exception as error:

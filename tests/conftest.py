@@ -1,12 +1,14 @@
 """What the tests share: a small data set, small settings, and a way to run a command as a user would."""
 
 import contextlib
+import importlib
 import json
 import os
 import runpy
 import shutil
 import sys
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,7 +36,7 @@ SHORT = [*TINY, "schedule.epochs=1", "callbacks.pictures=0"]
 
 # Files that take longest come first, so that the processes that share the tests end together.
 LONG = ("test_sweep", "test_end_to_end", "test_notebooks", "test_benchmark", "test_inference", "test_convert")
-LONG += ("test_demo", "test_video", "test_compiled", "test_conf", "test_compare", "test_exported")
+LONG += ("test_own_parts", "test_demo", "test_video", "test_compiled", "test_conf", "test_compare", "test_exported")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -132,6 +134,30 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> R
         return code, out + err
 
     return call
+
+
+Write = Callable[[str, str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
+    """Write a module of a user's own into the working directory, where commands find it; forgotten after the test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = set(sys.modules)
+
+    def call(name: str, source: str) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(source))
+        importlib.invalidate_caches()
+        return path
+
+    yield call
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 SMALL: dict[str, Any] = {

@@ -68,6 +68,7 @@ ONLY_IN = {
     "jinja2": ("studies/compare/write.py",),
     "supervision": ("inference/result.py",),
     "av": ("inference/film.py",),
+    "optuna": ("studies/judge.py", "studies/search.py", "studies/search_study.py", "studies/space.py"),
     "gradio": ("demo_page/page.py",),
     "timm": ("models/timm_backbone.py",),
 }

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,20 @@ def save(checkpoint: Checkpoint, destination: Path, source: dict[str, str]) -> N
         "source": source,
     }
     write_safetensors(destination, checkpoint.weights, record)
+
+
+def require_fit(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
+    """Raise UserError unless a run's checkpoint has the tensors of its network, `own`, whose code may have changed."""
+    shapes = [{name: tuple(value.shape) for name, value in tensors.items()} for tensors in (weights, own)]
+    differing = [name for name in {**shapes[1], **shapes[0]} if shapes[0].get(name) != shapes[1].get(name)]
+    if differing:
+        there, here = (str(found.get(differing[0], "missing")) for found in shapes)
+        raise UserError(
+            f"{path} does not fit the network: {differing[0]} is {there} there and {here} here"
+            + (f", and {len(differing) - 1} other tensors differ" if len(differing) > 1 else "")
+            + "; the code of its layers has changed since. Go back to the code that the run was begun with (its "
+            f"folder's revisions.txt may say which), or delete {path.parent} to train it again"
+        )
 
 
 def start_from(model: QueryInst, config: ModelConfig, path: str, names: Sequence[str]) -> str:

@@ -10,7 +10,10 @@ from queryinst.data.coco import read_json, require_folder
 from queryinst.data.doctor_annotations import Survey
 from queryinst.data.faults import Findings, rules_of
 from queryinst.data.locate import locate
+from queryinst.data.own import read_with
 from queryinst.errors import UserError
+from queryinst.part_config import Used
+from queryinst.slots import is_ours
 
 SPLITS = ("train", "val")
 BOTH = "both"  # the place of a fault between the two
@@ -41,6 +44,7 @@ def examine(data: DataConfig, images: str = "decode", threads: int = 4) -> Repor
         UserError: a file or folder is not there. Whatever is in them is a fault and not an exception.
     """
     findings, surveys = Findings(), {}
+    reader = Used("data.reader", "reader", data.reader.name, data.reader.args)
     places = {split: locate(data, split) for split in SPLITS}
     for split, place in places.items():
         if images != "none":
@@ -48,9 +52,13 @@ def examine(data: DataConfig, images: str = "decode", threads: int = 4) -> Repor
         content: Any = None
         try:
             format = video_validation.FORMAT if data.video else "COCO"
-            content = read_json(place.annotations, place.hint, format)
+            content = (
+                read_json(place.annotations, place.hint, format)
+                if is_ours(reader)
+                else read_with(reader, place.annotations, place.hint)
+            )
         except UserError:
-            if not place.annotations.is_file():
+            if not place.annotations.is_file() or not is_ours(reader):
                 raise
             findings.add(split, "not-json", place.annotations.name)
             surveys[split] = Survey()

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.progress import track
 
-from queryinst.errors import UserError
+from queryinst.errors import UserError, room
 
 Write = Callable[[Path, str, Iterable[int]], None]  # a split below a folder, from the numbers of what is in it
 
@@ -33,7 +33,7 @@ def make_folder(root: Path, wanted: dict[str, Any], write: Write) -> None:
         root.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the data cannot be made in {root} ({error.strerror}); set data.root=FOLDER") from None
-    with tempfile.TemporaryDirectory(prefix=f"{root.name}.partial-", dir=root.parent) as temporary:
+    with room(root), tempfile.TemporaryDirectory(prefix=f"{root.name}.partial-", dir=root.parent) as temporary:
         partial = Path(temporary) / root.name
         for split in ("train", "val"):
             title, hidden = f"making {root}: {split}", not sys.stdout.isatty()

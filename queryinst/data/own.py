@@ -35,15 +35,20 @@ class ReadFile(CocoFile):
         return None
 
     def _content(self, hint: str) -> Any:
-        if not self.path.exists():
-            raise UserError(f"{self.path} does not exist; expected what {self.reader.name} reads there{hint}")
-        read = make(self.reader)
-        try:
-            return json.loads(json.dumps(read(self.path), default=_plain))  # NumPy's numbers, tuples: what JSON has
-        except UserError:
-            raise
-        except Exception as error:  # whatever the user's code does
-            raise UserError(f"{self.reader.name} (data.reader) cannot read {self.path}: {said(error)}") from error
+        return read_with(self.reader, self.path, hint)
+
+
+def read_with(reader: Used, path: Path, hint: str = "") -> Any:
+    """What a reader of the user's own makes of a file or folder, as JSON would have it. Raises UserError."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist; expected what {reader.name} reads there{hint}")
+    read = make(reader)
+    try:
+        return json.loads(json.dumps(read(path), default=_plain))  # NumPy's numbers, tuples: what JSON has
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user's code does
+        raise UserError(f"{reader.name} (data.reader) cannot read {path}: {said(error)}") from error
 
 
 def _plain(value: Any) -> Any:

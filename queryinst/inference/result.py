@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from queryinst.errors import UserError
+from queryinst.errors import UserError, fullness
 from queryinst.evaluation.coco import to_coco
 from queryinst.inference.pictures import Picture, read
 from queryinst.ops import masks as mask_ops
@@ -173,6 +173,8 @@ def save(picture: NDArray[np.uint8], path: Path) -> None:
     try:
         path.write_bytes(data.tobytes())
     except OSError as error:
+        if fullness(error):
+            path.unlink(missing_ok=True)  # a part of it is no picture
         raise UserError(f"{path} cannot be written ({error.strerror}); give another place") from None
 
 

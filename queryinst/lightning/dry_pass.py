@@ -38,8 +38,8 @@ def dry_pass(config: TrainConfig, model: QueryInst, criterion: Criterion, metric
         "box_head": lambda part: _box_head(part, model, config),
         "mask_head": lambda part: _mask_head(part, model, config),
         "classification": lambda part: _classification(part, criterion),
-        "loss_term": lambda part: _loss_term(part, criterion.further[part.key.rpartition(".")[2]][1]),
-        "matching_cost": lambda part: _matching_cost(part, criterion.match.further[part.key.rpartition(".")[2]][1]),
+        "loss_term": lambda part: _loss_term(part, _another(criterion.further[_name(part)][1])),
+        "matching_cost": lambda part: _matching_cost(part, _another(criterion.match.further[_name(part)][1])),
         "augmentation": lambda part: _augmentation(part, config.augmentation.steps),
         "metric": lambda part: _metric(part, metrics),
     }
@@ -49,17 +49,37 @@ def dry_pass(config: TrainConfig, model: QueryInst, criterion: Criterion, metric
                 tries[part.slot](part)
 
 
+def _name(part: Used) -> str:
+    """Of one that is added to others."""
+    return part.key.split(".", 2)[2]
+
+
 @contextlib.contextmanager
 def _as_before(model: nn.Module) -> Iterator[None]:
-    """In evaluation mode, so that no statistics move, and with randomness and gradients as they were."""
-    training = model.training
+    """In evaluation mode; afterwards modes, statistics, gradients and randomness are as they were."""
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    model.zero_grad(set_to_none=True)
     model.eval()
     try:
         with torch.random.fork_rng():
             yield
     finally:
-        model.train(training)
-        model.zero_grad(set_to_none=True)
+        for module, training in modes:
+            module.training = training
+        for buffer, value in buffers:
+            buffer.detach().copy_(value)
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+
+
+def _another(part: Any) -> Any:
+    """A copy of a part without weights, which may remember what it was called with; itself where there can be none."""
+    try:
+        return copy.deepcopy(part)
+    except Exception:  # it holds a file, or a lock
+        return part
 
 
 @contextlib.contextmanager
@@ -108,14 +128,14 @@ def _backbone(part: Used, backbone: nn.Module, frozen_stages: int) -> None:
 
 def _box_head(part: Used, model: QueryInst, config: TrainConfig) -> None:
     width, side, classes = config.model.width, config.model.box_resolution, model.num_classes
-    queries, regions = torch.randn(1, QUERIES, width), torch.randn(QUERIES, width, side, side)
-    boxes = torch.tensor([[[0.0, 0.0, 40.0, 30.0], [8.0, 8.0, 16.0, 20.0], [0.0, 0.0, 96.0, 64.0]]])
+    queries, regions = torch.randn(2, QUERIES, width), torch.randn(2 * QUERIES, width, side, side)
+    boxes = torch.tensor([[0.0, 0.0, 40.0, 30.0], [8.0, 8.0, 16.0, 20.0], [0.0, 0.0, 96.0, 64.0]]).repeat(2, 1, 1)
     with torch.autocast("cpu", torch.bfloat16, enabled=config.trainer.precision != "32-true"):
         output = model.stages[0].box(queries.requires_grad_(), regions.requires_grad_(), boxes)
     if not isinstance(output, StageOutput):
         raise _broken(part, "BoxHeadPart", f"must give a StageOutput; got {type(output).__name__}")
     for name, last in (("logits", classes), ("boxes", 4), ("queries", width), ("mask_queries", width)):
-        _require(part, "BoxHeadPart", name, getattr(output, name), (1, QUERIES, last))
+        _require(part, "BoxHeadPart", name, getattr(output, name), (2, QUERIES, last))
     if output.boxes.dtype != torch.float32:
         raise _broken(part, "BoxHeadPart", f"must give float32 boxes in any precision; got {output.boxes.dtype}")
 
@@ -128,25 +148,30 @@ def _mask_head(part: Used, model: QueryInst, config: TrainConfig) -> None:
     if not isinstance(features, Tensor) or features.ndim != 4 or len(features) != QUERIES:
         got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise _broken(part, contract, f"must give features ({QUERIES}, channels, s, s) of 3 queries; got {got}")
-    labels, which = torch.arange(4) % model.num_classes, torch.tensor([0, 1, 2, 0])
+    labels, which = torch.arange(4) % model.num_classes, torch.tensor([2, 0, 1, 0])
     drawn = head.classify(features, labels, which)
     s = drawn.shape[-1] if isinstance(drawn, Tensor) and drawn.ndim else side
     _require(part, contract, "mask logits", drawn, (4, s, s))
-    plain = head.classify(features, labels[:3])
-    _require(part, contract, "mask logits", plain, (3, s, s))
-    if not torch.allclose(drawn[:3], plain, atol=1e-3, rtol=1e-3):
+    plain = head.classify(features[which], labels)
+    _require(part, contract, "mask logits", plain, (4, s, s))
+    if not torch.allclose(drawn, plain, atol=1e-3, rtol=1e-3):
         raise _broken(part, contract, "gives other masks with `which` than without: row i is of features which[i]")
-    nothing = copy.deepcopy(head).train()
-    none = nothing.classify(nothing(queries[:0], regions[:0]), labels[:0])  # a batch without objects
-    _require(part, contract, "mask logits of no rows", none, (0, s, s), gradient=False)
+    head.train()
+    for rows in (1, 0):  # a batch with one object, and one without
+        few = head.classify(head(queries[:rows], regions[:rows]), labels[:rows])
+        _require(part, contract, f"mask logits in training, of {rows} rows,", few, (rows, s, s), gradient=False)
+    for name, buffer in head.named_buffers():
+        if not buffer.isfinite().all():
+            raise _broken(part, contract, f"spoils its statistics where a batch has no objects: {name} becomes NaN")
 
 
 def _classification(part: Used, criterion: Criterion) -> None:
+    classification = _another(criterion.classification)
     logits = torch.randn(2, 2, QUERIES, CLASSES, requires_grad=True)
     wanted = torch.zeros(logits.shape)
     for matched in (0, 1):
         wanted[:, 0, 0, 1] = matched
-        _require(part, "ClassificationLoss", "a sum a stage", criterion.classification(logits, wanted), (2,))
+        _require(part, "ClassificationLoss", "a sum a stage", classification(logits, wanted), (2,))
 
 
 def _loss_term(part: Used, term: Any) -> None:
@@ -167,11 +192,15 @@ def _matching_cost(part: Used, cost: Any) -> None:
     for counts in ([2, 0], [0, 0]):
         stages, targets, sizes = _made_up(counts)
         logits, boxes = (torch.stack([getattr(stage, name) for stage in stages]) for name in ("logits", "boxes"))
-        labels, wanted = targets.labels.new_zeros(2, max(counts)), targets.boxes.new_ones(2, max(counts), 4)
+        labels, wanted = targets.labels.new_zeros(2, max(counts)), targets.boxes.new_zeros(2, max(counts), 4)
         labels[0, :], wanted[0, :] = targets.labels, targets.boxes
         with torch.no_grad():
             made = cost(logits, boxes, labels, wanted, sizes)
-        _require(part, "MatchingCost", "costs", made, (*logits.shape[:3], max(counts)), gradient=False)
+        shape = (*logits.shape[:3], max(counts))
+        if isinstance(made, Tensor) and made.shape == torch.Size(shape):
+            made = made[:, :1]  # the other image has no objects
+            shape = (len(stages), 1, QUERIES, max(counts))
+        _require(part, "MatchingCost", "costs", made, shape, gradient=False)
 
 
 def _made_up(counts: list[int]) -> tuple[list[StageOutput], Targets, Tensor]:
@@ -190,13 +219,12 @@ def _made_up(counts: list[int]) -> tuple[list[StageOutput], Targets, Tensor]:
 
 
 def _augmentation(part: Used, nodes: dict[str, Any]) -> None:
-    name = part.key.rpartition(".")[2]
-    steps = Steps({name: nodes[name]})
+    steps = Steps({_name(part): nodes[_name(part)]})
     image = np.random.default_rng(0).integers(0, 255, (*SIZE, 3), np.uint8)
     square = np.array([[10.0, 10.0], [40.0, 10.0], [40.0, 40.0], [10.0, 40.0]])
     one = Instances(np.array([[10.0, 10.0, 40.0, 40.0]]), np.zeros(1, np.int64), [[square]])
     for objects in (one, Instances.none()):
-        made = [steps(image.copy(), replace(objects), np.random.default_rng(1)) for _ in range(2)]
+        made = [steps(image.copy(), copy.deepcopy(objects), np.random.default_rng(1)) for _ in range(2)]
         if not np.array_equal(made[0][0], made[1][0]) or not np.array_equal(made[0][1].boxes, made[1][1].boxes):
             raise _broken(
                 part, "AugmentationStep", "gives another result with the same randomness: it must come from `rng` alone"

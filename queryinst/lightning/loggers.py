@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from queryinst.errors import Stopped, UserError
+from queryinst.errors import Pruned, Stopped, UserError
 from queryinst.logger_config import LoggerConfig
 
 BEST_OF = ("val/segm_AP", "val/bbox_AP")  # W&B's table of runs shows their maximum, not their last value
@@ -45,7 +45,7 @@ def build_loggers(
         loggers.append(
             TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False, purge_step=first_step)
         )
-    if config.wandb.enabled:
+    if config.wandb.enabled and not switched_off():
         loggers.append(_wandb(config, folder, run_id, name, study, tags))
     return loggers
 
@@ -124,6 +124,7 @@ def close(loggers: list[Logger], fault: BaseException | None) -> None:
     Args:
         fault: what ended the run before its end, if anything did.
     """
+    fault = None if isinstance(fault, Pruned) else fault  # it ended as it should
     interrupted = isinstance(fault, KeyboardInterrupt)
     code = fault.code if isinstance(fault, Stopped) else 255 if interrupted else int(fault is not None)
     by_agent = code == 128 + signal.SIGTERM and "WANDB_SWEEP_ID" in os.environ
@@ -137,6 +138,14 @@ def close(loggers: list[Logger], fault: BaseException | None) -> None:
         if isinstance(fault, Stopped) and not by_agent:
             wandb.run.mark_preempting()
         wandb.finish(exit_code=code)
+
+
+def switched_off() -> str:
+    """What in the environment says that W&B shall do nothing, whatever the settings say; usually nothing."""
+    if os.environ.get("WANDB_MODE") == "disabled":
+        return "WANDB_MODE=disabled"
+    value = os.environ.get("WANDB_DISABLED", "")
+    return f"WANDB_DISABLED={value}" if value.lower() in ("true", "1", "yes", "on") else ""
 
 
 def has_account() -> bool:
@@ -163,7 +172,10 @@ class CsvLogger(Logger):
         self.path = path
         self.columns = ["step"]
         if path.exists():
-            with path.open(newline="") as file:
+            text = path.read_bytes().decode()
+            with io.StringIO(
+                text[: text.rfind("\n") + 1], newline=""
+            ) as file:  # of a cut row "12" may be left of "120"
                 reader = csv.DictReader(file)
                 rows = [row for row in reader if row["step"].isdecimal() and int(row["step"]) < first_step]
                 self.columns = list(reader.fieldnames or self.columns)

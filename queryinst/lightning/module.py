@@ -13,7 +13,7 @@ from torch import Tensor
 from queryinst.config import OptimizerConfig, PostprocessConfig, ScheduleConfig
 from queryinst.criterion.criterion import Criterion
 from queryinst.criterion.matcher import NonFiniteError
-from queryinst.errors import UserError
+from queryinst.errors import UserError, fullness
 from queryinst.lightning.kinds import Evaluator
 from queryinst.lightning.optimizer import learning_rate, optimizer
 from queryinst.lightning.own import OwnMetrics
@@ -199,10 +199,15 @@ class QueryInstModule(pl.LightningModule):
             "image_ids": batch.image_ids,
             "targets": vars(batch.targets),
         }
-        torch.save({**content, "state_dict": self.model.state_dict(), "record": self.record}, path)
+        kept = f"are kept in {path}"
+        try:
+            torch.save({**content, "state_dict": self.model.state_dict(), "record": self.record}, path)
+        except (OSError, RuntimeError) as failed:  # a full disk shall not hide what happened
+            path.unlink(missing_ok=True)
+            kept = f"cannot be kept in {path} ({fullness(failed) or failed})"
         return (
-            f"{error} at step {step} (image {', '.join(map(str, images))}); the batch and the weights are "
-            f"kept in {path}. Usually optimizer.lr is too high for the batch, or a ground-truth box is broken"
+            f"{error} at step {step} (image {', '.join(map(str, images))}); the batch and the weights "
+            f"{kept}. Usually optimizer.lr is too high for the batch, or a ground-truth box is broken"
         )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Detections]:  # type: ignore[override]

@@ -1,12 +1,15 @@
 """The user's own metrics, callbacks and loggers, as a configuration names them."""
 
+import contextlib
 import re
+import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 
-from queryinst.errors import UserError
+from queryinst.errors import Stopped, UserError, fullness
 from queryinst.part_config import Used, opened
 from queryinst.parts import Metric
 from queryinst.slots import make, said
@@ -38,13 +41,13 @@ class OwnMetrics:
 
     def reset(self) -> None:
         for name, metric in self.metrics.items():
-            _guarded(name, metric.reset)
+            _guarded(name, metric, "reset")
 
     def update(self, image_ids: list[int], found: list[Detections]) -> UserError | None:
         """What fails is returned: other processes may have fewer batches, and all of them must hear of it together."""
         try:
             for name, metric in self.metrics.items():
-                _guarded(name, metric.update, image_ids, found)
+                _guarded(name, metric, "update", image_ids, found)
         except UserError as error:
             return error
         return None
@@ -53,7 +56,7 @@ class OwnMetrics:
         """Every number by `NAME/KEY`."""
         made: dict[str, float] = {}
         for name, metric in self.metrics.items():
-            values = _guarded(name, metric.compute)
+            values = _guarded(name, metric, "compute")
             try:
                 made |= {f"{name}/{key}": float(value) for key, value in values.items()}
             except (AttributeError, TypeError, ValueError):
@@ -64,21 +67,49 @@ class OwnMetrics:
         return made
 
 
-def _guarded(name: str, call: Any, *arguments: Any) -> Any:
+def _guarded(name: str, metric: Metric, method: str, *arguments: Any) -> Any:
     try:
-        return call(*arguments)
+        return getattr(metric, method)(*arguments)
     except Exception as error:  # whatever the user's code does
         raise UserError(f"metrics.{name} fails: {said(error)}") from error
 
 
-def instantiate(nodes: dict[str, Any], kind: str) -> list[Any]:
-    """The callbacks or loggers (`kind`: "callback", "logger") of a setting `extra`. Raises UserError."""
-    made = []
+def instantiate(nodes: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The callbacks or loggers (`kind`: "callback", "logger") of a setting `extra`, by their keys. Raises UserError."""
+    made = {}
     for name, node in nodes.items():
         key = f"{'callbacks' if kind == 'callback' else kind}.extra.{name}"
         part = opened(key, node)
-        one = make(Used(key, kind, part.name, part.args))
-        if not isinstance(one, KINDS[kind]):
-            raise UserError(f"{key}.name={part.name} is no Lightning {KINDS[kind].__name__}; got {type(one).__name__}")
-        made.append(one)
+        made[key] = make(Used(key, kind, part.name, part.args))
+        if not isinstance(made[key], KINDS[kind]):
+            got = type(made[key]).__name__
+            raise UserError(f"{key}.name={part.name} is no Lightning {KINDS[kind].__name__}; got {got}")
     return made
+
+
+@contextlib.contextmanager
+def blamed(made: dict[str, Any]) -> Iterator[None]:
+    """Raise UserError, with its key, where one of the callbacks and loggers of `instantiate` fails inside."""
+    try:
+        yield
+    except (UserError, Stopped):
+        raise
+    except Exception as error:  # whatever the user's code does
+        found = None if fullness(error) or isinstance(error, BrokenPipeError) else _culprit(error, made)
+        if not found:
+            raise
+        raise UserError(
+            f"{found[0]} fails in {found[1]}: {said(error)}; with HYDRA_FULL_ERROR=1 before the command you see how it "
+            "came there"
+        ) from error
+
+
+def _culprit(error: Exception, made: dict[str, Any]) -> tuple[str, str] | None:
+    """Of the objects `made` the key of the one whose method an error came through, and the method's name."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for variable in ("self", "callback", "logger"):  # Lightning's and our loops know a method without `self` by these
+        for frame in frames:
+            for key, one in made.items():
+                if frame.f_locals.get(variable) is one:
+                    return key, str(frame.f_locals.get("hook_name", frame.f_code.co_name))
+    return None

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
@@ -12,6 +11,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from queryinst.lightning.kinds import Evaluator
 from queryinst.lightning.loggers import send_picture
+from queryinst.visualize import draw
 from queryinst.visualize.figures import pr_curves
 
 KINDS = {"segm": "mask", "bbox": "box"}  # of video there are only masks
@@ -40,9 +40,7 @@ def report(
     curves = precision_over_recall(evaluator)
     if folder:
         picture = pr_curves({f"{KINDS[kind]}, mean over classes": lines for kind, lines in curves.items()})
-        path = folder / "pictures" / "precision_recall.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), picture[..., ::-1])
+        draw.write(picture, folder / "pictures" / "precision_recall.png")
         send_picture(loggers, "best/precision_recall", picture, step)
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):

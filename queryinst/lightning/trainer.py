@@ -45,7 +45,10 @@ def build_trainer(
         keepers.insert(0, EMAWeightAveraging(decay=config.ema))
     plugins: list[Any] = [AtomicCheckpointIO()]
     if SLURMEnvironment.detect():  # Lightning would answer the signal by a checkpoint of its own and prefer that one
-        plugins.append(SLURMEnvironment(auto_requeue=False))
+        try:
+            plugins.append(SLURMEnvironment(auto_requeue=False))
+        except RuntimeError as error:  # of a number of tasks that it does not take
+            raise UserError(f"this job of SLURM does not suit Lightning: {error}") from error
     settings: dict[str, Any] = {
         "accelerator": config.accelerator,
         "devices": devices(config.devices),

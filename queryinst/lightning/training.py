@@ -4,7 +4,7 @@ import dataclasses
 import math
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from queryinst.checkpoints.load import load, start_backbone, start_from
+from queryinst.checkpoints.load import load, require_fit, start_backbone, start_from
 from queryinst.config import TrainConfig
 from queryinst.criterion.criterion import Criterion
 from queryinst.criterion.matcher import Matcher
@@ -29,7 +29,7 @@ from queryinst.lightning.callbacks.query_use import QueryUse
 from queryinst.lightning.callbacks.throughput import Throughput
 from queryinst.lightning.dry_pass import dry_pass
 from queryinst.lightning.module import QueryInstModule, Training
-from queryinst.lightning.own import OwnMetrics, instantiate
+from queryinst.lightning.own import OwnMetrics, blamed, instantiate
 from queryinst.lightning.report import report
 from queryinst.lightning.trainer import BEST, LAST, build_trainer
 from queryinst.models.cost import flops, parameters, seconds
@@ -55,48 +55,51 @@ class Trained:
     ended: str = "schedule"  # what ended the training: the schedule, max_steps, or early stopping (any callback)
 
 
-def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) -> Trained:
-    """Train to the end, from `last.ckpt` where there is one, and evaluate `best.ckpt`.
+def train(
+    config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str, more: Sequence[pl.Callback] = ()
+) -> Trained:
+    """Train to the end, from `last.ckpt` where there is one, and evaluate `best.ckpt`; with `more` callbacks.
 
     Raises:
+        Stopped: it ended before that, and can go on.
         UserError: the weights do not fit, an image cannot be read, or a loss is not finite.
     """
     pl.seed_everything(config.seed, workers=True, verbose=False)
     module, loaded = _module(config, data, folder, run_id)
     last = folder / LAST if (folder / LAST).exists() else None
-    step = _step_of(last) if last else 0
+    step = _step_of(last, module) if last else 0
     tags = (config.backbone.name, Path(config.data.root).name)
     loggers = log.build_loggers(config.logger, folder, run_id, folder.name, step, config.study_name, tags)
-    loggers += instantiate(config.logger.extra, "logger")
+    own = {kind: instantiate(nodes, kind) for kind, nodes in _extra(config).items()}
+    loggers += own["logger"].values()
     throughput, progress = Throughput(), RunProgress()
     callbacks = [throughput, progress, Explanation(progress.say), *_callbacks(config, data, folder)]
+    callbacks += [*own["callback"].values(), *more]
     trainer = build_trainer(config.trainer, config.optimizer, config.schedule, callbacks, loggers, folder)
 
     side = -(-config.augmentation.test_short_side // 32) * 32
     cost = {"parameters": parameters(module.model), "flops": flops(module.model, side, side)}
     say: Callable[[str], None] = progress.say if trainer.is_global_zero else lambda text: None
-    say(_heading(config, data, trainer.world_size) + "".join(f"\nweights    {sentence}" for sentence in loaded))
-    if config.data.group_by_aspect:
-        plain, grouped = data.padding()
-        say(f"batches    {grouped:.0%} of the pixels are padding; {plain:.0%} without grouping by aspect ratio")
+    say("\n".join([*_heading(config, data, trainer.world_size), *(f"weights    {sentence}" for sentence in loaded)]))
     say(f"network    {cost['parameters'] / 1e6:.2f} M parameters, {cost['flops'] / 1e9:.2f} GFLOPs at {side}x{side}")
     say(f"folder     {folder}" + (f", resumed at step {step}" if step else ""))
     failed = True
     try:
-        log.begin(loggers, {**_flat(dataclasses.asdict(config)), **cost, "classes": len(data.categories)})
-        trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
-        ended = _ended(trainer)
-        if ended != "schedule":
-            say(
-                f"ended by {ended} at step {trainer.global_step}, epoch {trainer.current_epoch} of {trainer.max_epochs}"
-            )
-        best = BEST if (folder / BEST).exists() else LAST
-        module.model.load_state_dict(load(folder / best).weights)
-        trainer.loggers = []  # the curves have these numbers already, at the step they belong to
-        metrics, stages = _evaluate_stages(trainer, module, data, config.tracker, folder)
-        latency = seconds(module.model, config.model.postprocess, side, side)
-        shown = folder if config.callbacks.pictures else None
-        report(loggers, metrics, stages, module.evaluators[-1], shown, trainer.global_step - 1)
+        with blamed(own["logger"] | own["callback"]):
+            log.begin(loggers, {**_flat(dataclasses.asdict(config)), **cost, "classes": len(data.categories)})
+            trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+            ended = _ended(trainer)
+            if ended != "schedule":
+                say(f"ended by {ended} at step {trainer.global_step}, in epoch {trainer.current_epoch}")
+            best = BEST if (folder / BEST).exists() else LAST
+            weights = load(folder / best).weights
+            require_fit(weights, module.model.state_dict(), folder / best)
+            module.model.load_state_dict(weights)
+            trainer.loggers = []  # the curves have these numbers already, at the step they belong to
+            metrics, stages = _evaluate_stages(trainer, module, data, config.tracker, folder)
+            latency = seconds(module.model, config.model.postprocess, side, side)
+            shown = folder if config.callbacks.pictures else None
+            report(loggers, metrics, stages, module.evaluators[-1], shown, trainer.global_step - 1)
         failed = False
     except SystemExit as leaving:  # Lightning's way to end after Ctrl+C; and rich's, where nobody reads
         if isinstance(leaving.__context__, BrokenPipeError):
@@ -109,17 +112,9 @@ def train(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str) 
         if config.trainer.compile:
             torch.compiler.set_stance("default")
         log.close(loggers, sys.exception() if failed else None)
-    minutes, skipped = throughput.elapsed() / 60, sorted(of_all_ranks(data.problems))
+    minutes, skipped, steps = throughput.elapsed() / 60, sorted(of_all_ranks(data.problems)), trainer.global_step
     return Trained(
-        metrics,
-        stages,
-        best,
-        trainer.global_step,
-        minutes,
-        **cost,
-        seconds_per_image=latency,
-        skipped_images=skipped,
-        ended=ended,
+        metrics, stages, best, steps, minutes, **cost, seconds_per_image=latency, skipped_images=skipped, ended=ended
     )
 
 
@@ -131,7 +126,7 @@ def _ended(trainer: pl.Trainer) -> str:
 
 
 def _callbacks(config: TrainConfig, data: CocoDataModule, folder: Path) -> list[pl.Callback]:
-    """Those that look at an evaluation, the one that compiles, and other people's."""
+    """Those that look at an evaluation, and the one that compiles."""
     settings, source = config.callbacks, data.file("val")
     made: list[pl.Callback] = [
         QueryUse(config.model.num_proposals, settings.picture_score, folder if settings.pictures else None),
@@ -141,7 +136,12 @@ def _callbacks(config: TrainConfig, data: CocoDataModule, folder: Path) -> list[
         made.append(kinds.pictures(source, folder, settings, config.tracker))
     if config.trainer.compile:
         made.append(Compilation())
-    return made + instantiate(settings.extra, "callback")
+    return made
+
+
+def _extra(config: TrainConfig) -> dict[str, dict[str, Any]]:
+    """Other people's loggers and callbacks, by what they are."""
+    return {"logger": config.logger.extra, "callback": config.callbacks.extra}
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -203,26 +203,37 @@ def _module(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str
     return QueryInstModule(model, evaluators, config.model.postprocess, training, record, folder, own), loaded
 
 
-def _step_of(checkpoint: Path) -> int:
+def _step_of(checkpoint: Path, module: QueryInstModule | None = None) -> int:
+    """How far a checkpoint is. Raises UserError where it is damaged, or is not the module's."""
     try:
-        return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        step, weights = int(content["global_step"]), dict(content["state_dict"])
     except Exception as error:  # torch's many ways to say damaged
         raise UserError(
             f"{checkpoint} is damaged ({type(error).__name__}), so this run cannot go on: delete {checkpoint.parent} "
             "to train it again, or start another run from its best.ckpt with weights="
         ) from None
+    if module is not None:
+        require_fit(weights, module.state_dict(), checkpoint)
+    return step
 
 
-def _heading(config: TrainConfig, data: CocoDataModule, world: int) -> str:
+def _heading(config: TrainConfig, data: CocoDataModule, world: int) -> list[str]:
     model, train, val = config.model, data.file("train"), data.file("val")
     used = len(data.training_images())
     lr = config.optimizer.lr * config.data.batch_size / config.optimizer.lr_batch
-    return "\n".join(
-        [
-            f"QueryInst  {config.backbone.name}, {model.num_proposals} queries, {model.num_stages} stages",
-            f"data       {config.data.root}: {used} training images ({len(train.images) - used} left out), "
-            f"{len(val.images)} validation images, {len(data.categories)} classes",
-            f"training   {config.schedule.epochs} epochs, {config.data.batch_size} images a step on "
-            f"{world} device{'s' * (world > 1)}, learning rate {lr:.3g}",
-        ]
-    )
+    lines = [
+        f"QueryInst  {config.backbone.name}, {model.num_proposals} queries, {model.num_stages} stages",
+        f"data       {config.data.root}: {used} training images ({len(train.images) - used} left out), "
+        f"{len(val.images)} validation images, {len(data.categories)} classes",
+        f"training   {config.schedule.epochs} epochs, {config.data.batch_size} images a step on "
+        f"{world} device{'s' * (world > 1)}, learning rate {lr:.3g}",
+    ]
+    if config.data.group_by_aspect:
+        plain, grouped = data.padding()
+        lines.append(
+            f"batches    {grouped:.0%} of the pixels are padding; {plain:.0%} without grouping by aspect ratio"
+        )
+    if config.logger.wandb.enabled and log.switched_off():
+        lines.append(f"W&B        left out: {log.switched_off()}")
+    return lines

@@ -13,7 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 
 CALL = "QUERYINST_SWEEP"  # environment, for the processes of the jobs: what `begin` and `Start` know of the command
 ASKED = "QUERYINST_ASKED"  # environment: the run that a sweep started this process for
+TRIAL = "QUERYINST_TRIAL"  # environment of a job that is a trial of a search: its number
 OF_SWEEP = ("hydra.mode", "hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweep")  # and not of a job
+OF_TRIAL = f"hydra.job.env_set.{TRIAL}"
 
 
 def begin(task: Callable[..., Any], words: Sequence[str], flags: Sequence[str]) -> None:
@@ -60,7 +62,7 @@ class Start(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Name the study after its group or what varies, where it has no name, and remember what varies."""
-        words = [str(word) for word in config.hydra.overrides.task]
+        words = as_written(config.hydra.overrides.task)
         parsed = {override.key_or_group: override for override in OverridesParser.create().parse_overrides(words)}
         varied = [key for key, override in parsed.items() if override.is_sweep_override()]
         if OmegaConf.select(config, "study_name") is None:
@@ -71,6 +73,12 @@ class Start(Callback):
             config.hydra.overrides.task.append(f"study_name={name}")
             config.study_name = name
         add(varied=[*varied, *(config.hydra.sweeper.get("params") or {})], folder=str(config.hydra.sweep.dir))
+
+
+def as_written(words: Any) -> list[str]:
+    """Overrides as Hydra keeps them: looked at one by one, `a=${b}` would be resolved, or fail, in the wrong place."""
+    found: Any = OmegaConf.to_container(words, resolve=False)
+    return [str(word) for word in found]
 
 
 def label(overrides: Sequence[str]) -> list[str]:
@@ -88,5 +96,5 @@ def command_of(task: Sequence[str], hydra: Sequence[str], number: int) -> list[s
             those that say how a sweep is run are not the job's.
         number: of the job.
     """
-    kept = [word for word in hydra if not word.lstrip("+~").startswith(OF_SWEEP)]
+    kept = [word for word in hydra if not word.lstrip("+~").startswith((*OF_SWEEP, OF_TRIAL))]
     return [*call()["program"], *task, *kept, "hydra.mode=RUN", f"hydra.job.num={number}"]

@@ -21,7 +21,7 @@ from queryinst.errors import Stopped, UserError
 from queryinst.rules import check
 from queryinst.settings import walk
 from queryinst.slots import check_parts, search_here
-from queryinst.studies import call, sweep, sweep_table
+from queryinst.studies import call, sweep, sweep_table, sweepers
 from queryinst.studies.explain import check_overrides, explained
 from queryinst.studies.processes import end_with_parent, settle
 from queryinst.studies.sources import CONF, Sources
@@ -68,6 +68,8 @@ def command(
                 end_with_parent()
                 search_here()
                 words = sys.argv[1:]
+                if sweeps:
+                    sweepers.register()
                 sources = Sources(words, task)
                 call.begin(task, words, sources.lasting)
                 try:

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import filelock
 from hydra.core.hydra_config import HydraConfig
@@ -20,8 +21,13 @@ LOCKS = Path(tempfile.gettempdir()) / f"queryinst-devices-{os.getuid() if hasatt
 
 
 def jobs_at_once() -> int:
-    """How many jobs of this sweep run at the same time on this machine: joblib's `n_jobs`, otherwise 1."""
-    asked = int(OmegaConf.select(HydraConfig.get().launcher, "n_jobs", default=1) or 1)
+    """How many jobs of this sweep run at the same time on this machine."""
+    return at_once(HydraConfig.get().launcher)
+
+
+def at_once(launcher: Any) -> int:
+    """How many jobs a launcher of that configuration runs at the same time: joblib's `n_jobs`, otherwise 1."""
+    asked = int(OmegaConf.select(launcher, "n_jobs", default=1) or 1)
     return asked if asked > 0 else max(1, _cores() + 1 + asked)  # joblib: -1 is all cores, -2 all but one
 
 

@@ -90,7 +90,10 @@ def explain(error: Exception, schema: type[Any], sources: Sources) -> str:
     if unknown or "Could not override" in text:
         if re.search(r"\.(extra|args|terms|costs|steps)\.|^metrics\.", str(key)):
             return f"unknown setting '{key}'{place}; to add it, write +{key}=VALUE"
-        known = [*(name for name, _, _ in walk(schema())), *_nodes(schema()), *sources.groups()]
+        of_sweepers = _of_sweepers(sources)
+        if key in of_sweepers:
+            return f"{key} is a setting of another sweeper than this one: add hydra/sweeper={of_sweepers[str(key)]}"
+        known = [*(name for name, _, _ in walk(schema())), *_nodes(schema()), *sources.groups(), *of_sweepers]
         return f"unknown setting '{key}'{place}{nearest(str(key), known)}"
     wrong = _first(r"Value (.+) could not be converted", text) or _first(r"(Invalid .+)", text)
     if key and wrong:
@@ -99,6 +102,13 @@ def explain(error: Exception, schema: type[Any], sources: Sources) -> str:
         "the command line cannot be read: "
         + " ".join(line.strip() for line in text.splitlines() if line.strip() and "https:" not in line)[:300]
     )
+
+
+def _of_sweepers(sources: Sources) -> dict[str, str]:
+    """Their settings, each with the sweeper that has it."""
+    options = sources.options("hydra/sweeper")
+    names = ((str(name), option) for option in options for name in sources.load("hydra/sweeper", option))
+    return {f"hydra.sweeper.{name}": option for name, option in names}
 
 
 def _missing(name: str, sources: Sources) -> str:

@@ -1,7 +1,8 @@
 """A grid: all combinations of the values given, as by Hydra's sweeper, with every job known before the first starts."""
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -49,14 +50,20 @@ class Grid(BasicSweeper):
 def config_of(sweeper: Any, schema: type[Any], words: Sequence[str]) -> TrainConfig | None:
     """The configuration of a job of a sweeper; None where its settings are wrong, of which the job will say so."""
     composed: DictConfig = sweeper.hydra_context.config_loader.load_sweep_config(sweeper.config, list(words))
-    before, HydraConfig.instance().cfg = HydraConfig.instance().cfg, None
-    HydraConfig.instance().set_config(composed)
-    try:
+    with hydra_config(composed), contextlib.suppress(UserError):
         with read_write(composed), open_dict(composed):
             del composed["hydra"]
         return typed(composed, schema)
-    except UserError:
-        return None
+    return None
+
+
+@contextlib.contextmanager
+def hydra_config(composed: DictConfig) -> Iterator[None]:
+    """A block in which `HydraConfig` is that of a composed configuration, as it is within a job."""
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(composed)
+    try:
+        yield
     finally:
         HydraConfig.instance().cfg = before
 
@@ -74,7 +81,7 @@ def refuse_twice(jobs: Sequence[tuple[Sequence[str], TrainConfig | None]]) -> No
         once.add(tuple(words))
     alike: dict[str, list[tuple[Sequence[str], TrainConfig]]] = {}
     for words, config in jobs:
-        if config:
+        if isinstance(config, TrainConfig):  # other commands have no runs
             alike.setdefault(_quickly(config), []).append((words, config))
     for several in alike.values():
         seen: dict[str, tuple[Sequence[str], TrainConfig]] = {}

@@ -14,6 +14,7 @@ from queryinst.data.embedded import fingerprint
 from queryinst.data.fingerprint import content, everything, pictures
 from queryinst.errors import UserError
 from queryinst.library_names import DOWNLOADS
+from queryinst.part_config import WEIGHTED, PartConfig, TermConfig, opened
 from queryinst.slots import sources
 
 OWN_DATA = ("annotations", "images")
@@ -66,8 +67,14 @@ def _counting(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         default = entry.default if entry.default_factory is dataclasses.MISSING else entry.default_factory()
         if not counts or (counts == "set" and value == default):
             continue
+        slot = entry.metadata.get("slot")
         if dataclasses.is_dataclass(value):
             yield from _counting(value, f"{key}.")
+        elif slot:  # 1 and 1.0 are one weight, `_target_` and `name` one part; of steps the order counts
+            schema = TermConfig if slot in WEIGHTED else PartConfig
+            parts = {name: dataclasses.asdict(opened(f"{key}.{name}", node, schema)) for name, node in value.items()}
+            ordered = {name: {**part, "place": place} for place, (name, part) in enumerate(parts.items())}
+            yield key, ordered if slot == "augmentation" else parts
         else:
             yield key, value
 

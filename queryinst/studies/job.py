@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,14 @@ import filelock
 from omegaconf import OmegaConf
 
 from queryinst.config import TrainConfig
-from queryinst.errors import UserError, room
+from queryinst.errors import Pruned, UserError, room
 from queryinst.slots import outside, place
+from queryinst.studies.files import write_whole
 from queryinst.studies.identity import identity, run_folder, run_id
+from queryinst.studies.judge import judge
 from queryinst.studies.locks import held
 from queryinst.studies.processes import is_first
+from queryinst.studies.revision import differing, take_part
 
 if (
     TYPE_CHECKING
@@ -47,15 +51,27 @@ def run(config: TrainConfig) -> Path:
         return folder
     data = _data(config)
     with _held(folder):
+        from queryinst.lightning.callbacks.pruning import Pruning
         from queryinst.lightning.training import train
         from queryinst.studies import results
 
         if is_first():
-            OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), folder / CONFIG)
+            resumed = (folder / LAST).exists()
+            if resumed and (changed := differing(folder)):
+                print(changed, file=sys.stderr)
+            revisions = take_part(folder, resumed)
+            write_whole(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config))))
         description = results.describe(config, values, run_id(values))
-        trained = train(config, data, folder, run_id(values))
+        judged = judge()
+        more = [Pruning(judged, judged.metric)] if judged else []
+        try:
+            trained = train(config, data, folder, run_id(values), more)
+        except Pruned as end:
+            if is_first():
+                print(end, flush=True)
+            raise
         if is_first():
-            results.write(folder / RESULT, description | dataclasses.asdict(trained))
+            results.write(folder / RESULT, description | {"revisions": revisions} | dataclasses.asdict(trained))
             _report(config, folder, trained, data.categories.names)
     return folder
 
@@ -65,8 +81,7 @@ def _data(config: TrainConfig) -> "CocoDataModule":
     from queryinst.data.datamodule import data_module
 
     data = data_module(config)
-    with room(config.data.root):
-        data.prepare_data()
+    data.prepare_data()
     data.check()
     return data
 
@@ -81,9 +96,10 @@ def _held(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written ({error.strerror}); set output=FOLDER") from None
     try:
-        with held(folder / LOCK) if is_first() else contextlib.nullcontext(), room(folder):
+        with held(folder / LOCK) if is_first() else contextlib.nullcontext():
             try:
-                yield
+                with room(folder):
+                    yield
             except UserError:  # leave nothing where nothing came about
                 kept = before or any(folder.glob("*.ckpt")) or any(folder.glob("failed-step-*"))
                 if is_first() and not kept:
@@ -117,4 +133,6 @@ def _report_finished(folder: Path) -> None:
             f"{folder / RESULT} is damaged ({error}): delete it, and the same command evaluates the run again"
         ) from None
     print(f"this run is finished: {folder}, {found}")
+    if changed := differing(folder):
+        print(changed)
     print(f"change a setting (seed=1, say) for another run, or delete {folder} to train it again")

@@ -4,9 +4,7 @@ import dataclasses
 import importlib.metadata
 import json
 import math
-import os
 import platform
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,16 +13,17 @@ import torch
 
 from queryinst import __version__
 from queryinst.config import TrainConfig
-from queryinst.errors import UserError
+from queryinst.errors import UserError, room
+from queryinst.studies.files import write_whole
+from queryinst.studies.revision import git, is_tracked
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "numpy", "pycocotools")
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON, all or nothing; NaN becomes null."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(_plain(content), indent=2) + "\n")
-    os.replace(partial, path)
+    with room(path):
+        write_whole(path, json.dumps(_plain(content), indent=2) + "\n")
 
 
 def require_writable(file: Path, setting: str, example: str) -> None:
@@ -69,16 +68,9 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Revision of this source tree and whether it was changed since; None outside a git checkout."""
-    folder = Path(__file__).parents[2]
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return {"revision": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    """Revision of this source tree and whether it was changed since; None outside a git checkout of its own."""
+    head = git("rev-parse", "--verify", "HEAD") if is_tracked() else ""
+    return {"revision": head, "dirty": bool(git("status", "--porcelain"))} if head else None
 
 
 def hardware() -> dict[str, Any]:

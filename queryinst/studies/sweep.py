@@ -21,11 +21,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from queryinst.config import TrainConfig
-from queryinst.errors import UserError
+from queryinst.errors import PRUNED, UserError, room
 from queryinst.studies import devices
-from queryinst.studies.call import ASKED, call, command_of, label
+from queryinst.studies.call import ASKED, TRIAL, as_written, call, command_of, label
+from queryinst.studies.files import write_whole
 from queryinst.studies.identity import identity, run_folder
 from queryinst.studies.job import RESULT
+from queryinst.studies.judge import JUDGE
 from queryinst.studies.plan import plan
 from queryinst.studies.processes import PARENT
 
@@ -40,13 +42,14 @@ class Record:
 
     overrides: list[str]  # what distinguishes it from the other jobs
     folder: str  # of the run
-    status: str  # planned, running, finished, failed, stopped
+    status: str  # planned, running, finished, pruned, failed, stopped
     call: str  # the command that it belonged to last
-    number: int  # of the job in that command
+    number: int  # of the job in that command, or of the trial in its search
     before: bool = False  # finished before that command
     said: str = ""  # why it failed
     minutes: float | None = None  # of this process
     plan: dict[str, Any] | None = None  # see queryinst.studies.plan, for a dry run
+    trial: int | None = None  # of a search
 
 
 def in_sweep() -> bool:
@@ -62,8 +65,8 @@ def run_job(config: TrainConfig | None, fault: str = "") -> None:
         fault: what is wrong with the settings then.
     """
     node = HydraConfig.get()
-    overrides = [str(word) for word in node.overrides.task]
-    command = command_of(overrides, [str(word) for word in node.overrides.hydra], node.job.num)
+    overrides = as_written(node.overrides.task)
+    command = command_of(overrides, as_written(node.overrides.hydra), node.job.num)
     keeper = _Keeper(Path(call()["folder"]), label(overrides))
     try:
         if config is None:
@@ -91,12 +94,13 @@ class _Keeper:
 
     def keep(self, run: str, status: str, folder: Path | None = None, **more: Any) -> None:
         where = folder.as_posix() if folder else ""
-        record = Record(self.overrides, where, status, call()["id"], HydraConfig.get().job.num, **more)
+        trial = int(os.environ[TRIAL]) if TRIAL in os.environ else None
+        number = HydraConfig.get().job.num if trial is None else trial
+        record = Record(self.overrides, where, status, call()["id"], number, trial=trial, **more)
         path = self.folder / (PLANNED if status == "planned" else ".") / f"{run}.json"
         path.parent.mkdir(exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(asdict(record), indent=2) + "\n")
-        partial.replace(path)
+        with room(path):
+            write_whole(path, json.dumps(asdict(record), indent=2) + "\n")
 
 
 def _run(config: TrainConfig, folder: Path, command: list[str], keeper: _Keeper) -> None:
@@ -117,6 +121,8 @@ def _run(config: TrainConfig, folder: Path, command: list[str], keeper: _Keeper)
     minutes = (time.monotonic() - begun) / 60
     if code == 0 and (folder / RESULT).exists():
         keeper.keep(folder.name, "finished", folder, minutes=minutes)
+    elif code == PRUNED:
+        keeper.keep(folder.name, "pruned", folder, minutes=minutes)
     elif code in STOPPED or code < 0:
         keeper.keep(folder.name, "stopped", folder, minutes=minutes, said=f"exit code {code}")
         if code == 130:
@@ -129,7 +135,10 @@ def _run(config: TrainConfig, folder: Path, command: list[str], keeper: _Keeper)
 
 def _from_us(folder: Path) -> dict[str, str]:
     """Environment by which a job knows whose it is, and which run it was asked for."""
-    return {PARENT: str(os.getpid()), ASKED: folder.as_posix(), "PYTHONUNBUFFERED": "1"}
+    ours = {PARENT: str(os.getpid()), ASKED: folder.as_posix(), "PYTHONUNBUFFERED": "1"}
+    if TRIAL in os.environ:
+        ours[JUDGE] = json.dumps({**call()["search"], "number": int(os.environ[TRIAL])})
+    return ours
 
 
 def check_asked(config: TrainConfig) -> None:

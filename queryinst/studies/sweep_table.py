@@ -24,7 +24,7 @@ def report() -> int:
     """Print what became of the jobs of this command.
 
     Returns:
-        0 where all are finished or planned, 1 where one failed or was stopped.
+        0 where all are finished, pruned or planned, 1 where one failed or was stopped.
     """
     found = records()
     if not found:
@@ -35,15 +35,17 @@ def report() -> int:
     for record in found:
         if record.said:
             console.print(Text(f"\n{_name(record)}: {record.status}\n  " + record.said.replace("\n", "\n  ")))
+    pruned = sum(record.status == "pruned" for record in found)
     done = sum(record.status in ("finished", "planned") for record in found)
+    also = f", {pruned} pruned" if pruned else ""
     console.print(
-        f"\n{done} of {len(found)} jobs {'planned' if dry else 'finished'}; records and logs: {call()['folder']}"
+        f"\n{done} of {len(found)} jobs {'planned' if dry else 'finished'}{also}; records and logs: {call()['folder']}"
     )
     if dry and not all(Plan(**record.plan).minutes for record in found if record.plan):
         console.print("no hours: no finished run on the same data to estimate them from")
     elif not dry and done:
         console.print(f"compare them: python -m queryinst.compare {Path(call()['folder']).name}")
-    return 0 if done == len(found) else 1
+    return 0 if done + pruned == len(found) else 1
 
 
 def report_plan(config: TrainConfig) -> None:

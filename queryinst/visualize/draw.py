@@ -2,6 +2,7 @@
 
 import colorsys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -24,6 +25,12 @@ class Layer(NamedTuple):
     labels: Sequence[int]
     captions: Sequence[str]
     numbers: Sequence[int] | None = None  # what decides on their colours: in video their tracks, else their places
+
+
+def write(picture: Picture, path: Path) -> None:
+    """Write a picture as PNG, and make its folder. `cv2.imwrite` says nothing where the disk is full."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
 
 
 def colour(number: int) -> tuple[int, int, int]:

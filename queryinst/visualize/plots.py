@@ -17,6 +17,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import offset_copy
 
 INK, GRID = "#24292f", "#d0d7de"  # stand for the page's own colours in an SVG
@@ -194,6 +195,23 @@ def bars(
         axes.grid(visible=False, axis="y")
         axes.locator_params(axis="x", nbins=6)
         axes.axvline(0, color=INK, linewidth=0.8)
+        _legend(figure, axes)
+    return figure
+
+
+def best_so_far(
+    values: Sequence[tuple[int, float]], pruned: Sequence[tuple[int, float]], best: Sequence[tuple[int, float]], y: str
+) -> Figure:
+    """The trials of a search by their number: those trained to the end, those pruned, and the best until then."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure("trial", y)
+        numbers, heights = zip(*best, strict=True)
+        axes.plot(numbers, heights, drawstyle="steps-post", color=colour(0), label="best so far")
+        for points, marker, label in ((values, "o", "trained to the end"), (pruned, "x", "pruned")):
+            if points:
+                numbers, heights = zip(*points, strict=True)
+                axes.scatter(numbers, heights, s=20, marker=marker, color=colour(marker == "x"), label=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _legend(figure, axes)
     return figure
 

@@ -62,7 +62,7 @@ def test_early_stopping_is_the_end_of_a_run_also_where_it_was_killed_then(workpl
     command = [*COMMAND, *EARLY, "+callbacks.extra.stop.stopping_threshold=-1"]
     code, text = run("train", *command)
     assert code == 0, text
-    assert "ended by early stopping at step 6, epoch 1\n" in text
+    assert "ended by early stopping at step 6, in epoch 1\n" in text
     assert (result(workplace)["ended"], result(workplace)["steps"]) == ("early stopping", 6)
     first = result(workplace)["metrics"]
     (folder_of(workplace) / "result.json").unlink()

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import SHORT, Run
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 from queryinst.errors import Stopped, UserError
+from queryinst.lightning import loggers
 from queryinst.lightning.loggers import CsvLogger, begin, build_loggers, close
 from queryinst.logger_config import LoggerConfig, WandbConfig
 
@@ -154,3 +156,32 @@ def test_auto_is_online_where_there_is_an_account(
     (logger,) = build_loggers(LoggerConfig(wandb=WandbConfig(enabled=True)), tmp_path, "0123abcd", "run", 0)
     assert isinstance(logger, WandbLogger)
     assert logger._offline is not account
+
+
+def test_a_row_that_a_full_disk_has_cut_is_not_a_row_of_another_step(tmp_path: Path):
+    logger = CsvLogger(tmp_path / "metrics.csv")
+    logger.log_metrics({"loss": 3.0}, 1)
+    with logger.path.open("a") as file:
+        file.write("2")  # of "20,2.5"
+    CsvLogger(tmp_path / "metrics.csv", first_step=10)
+    assert rows(logger.path) == [{"step": "1", "loss": "3.0"}]
+
+
+@pytest.mark.parametrize(("name", "value"), [("WANDB_MODE", "disabled"), ("WANDB_DISABLED", "true")])
+def test_wandb_that_is_switched_off_is_left_out(
+    trained: Path, run: Run, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+):
+    """A run goes on without it; here one that has but to evaluate."""
+    (trained / "result.json").unlink()
+    monkeypatch.setenv(name, value)
+    code, text = run("train", *SHORT, "logger=[csv,wandb]", "logger.wandb.mode=online")
+    assert code == 0, text
+    assert f"W&B        left out: {name}={value}\n" in text
+    assert not list(trained.glob("wandb*"))
+
+
+@pytest.mark.parametrize("name", ["WANDB_MODE", "WANDB_DISABLED"])
+def test_other_values_switch_nothing_off(monkeypatch: pytest.MonkeyPatch, name: str):
+    for value in ("offline", "online", "false", "0", ""):
+        monkeypatch.setenv(name, value)
+        assert loggers.switched_off() == ""

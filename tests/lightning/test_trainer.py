@@ -7,6 +7,7 @@ from pytorch_lightning.plugins import TorchSyncBatchNorm
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from queryinst.config import OptimizerConfig, ScheduleConfig, TrainerConfig
+from queryinst.errors import UserError
 from queryinst.lightning.trainer import build_trainer
 
 
@@ -30,3 +31,13 @@ def test_lightning_does_not_requeue_a_job_itself(tmp_path: Path, monkeypatch: py
     environment = trainer.strategy.cluster_environment  # type: ignore[attr-defined]
     assert isinstance(environment, SLURMEnvironment)
     assert not environment.auto_requeue
+
+
+def test_a_number_of_tasks_that_lightning_does_not_take_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    config = TrainerConfig(accelerator="cpu", devices="4", strategy="ddp")
+    with pytest.raises(UserError, match=r"^this job of SLURM does not suit Lightning: .* Use `--ntasks-per-node=4`"):
+        build_trainer(config, OptimizerConfig(), ScheduleConfig(), [], [], tmp_path)

@@ -12,7 +12,7 @@ from queryinst.data.shapes import fingerprint
 from queryinst.errors import UserError
 from queryinst.settings import setting, walk
 from queryinst.studies.command import compose
-from queryinst.studies.identity import identity, run_folder, run_id
+from queryinst.studies.identity import _counting, identity, run_folder, run_id
 
 
 def number(*overrides: str) -> str:
@@ -136,6 +136,25 @@ def test_the_number_does_not_depend_on_the_order_and_stays_what_it_was():
     """Or the runs that are there already would be trained again."""
     assert run_id({"seed": 0, "data": {"side": 96}, "a": None}) == "a2774652"
     assert run_id({"a": None, "data": {"side": 96}, "seed": 0}) == "a2774652"
+
+
+def test_of_parts_by_name_what_they_mean_counts():
+    """One weight, however it is written; the order of steps, which happen one after another, but not that of costs."""
+
+    def values(**nodes: Any) -> dict[str, Any]:
+        config = TrainConfig()
+        config.criterion.terms, config.augmentation.steps = nodes.get("terms", {}), nodes.get("steps", {})
+        return dict(_counting(config))
+
+    one = values(terms={"a": {"name": "m:A", "weight": 1}})
+    assert (
+        one == values(terms={"a": {"name": "m:A", "weight": 1.0, "args": {}}}) == values(terms={"a": {"name": "m:A"}})
+    )
+    assert one != values(terms={"a": {"name": "m:A", "weight": 1.5}})
+    steps = {"x": {"name": "m:X"}, "y": {"name": "m:Y"}}
+    assert run_id(values(steps=steps)) != run_id(values(steps=dict(reversed(steps.items()))))
+    terms = run_id(values(terms=steps))
+    assert terms == run_id(values(terms=dict(reversed(steps.items()))))
 
 
 def test_every_setting_says_whether_it_counts():

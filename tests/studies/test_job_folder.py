@@ -19,6 +19,7 @@ from queryinst.lightning import training
 from queryinst.settings import restore
 from queryinst.studies import job, results
 from queryinst.studies.identity import identity, run_folder, run_id
+from queryinst.studies.revision import revision
 from queryinst.video_config import VideoConfig
 
 NAMES = ("circle", "square", "triangle", "star", "ring", "cross", "crescent", "hexagon")
@@ -84,8 +85,9 @@ def test_a_run_leaves_its_settings_and_its_result(
     result = json.loads((folder / "result.json").read_text())
     values = identity(config)
     expected = results.describe(config, values, run_id(values)) | dataclasses.asdict(TRAINED)
+    expected["revisions"] = [revision()]
     assert result == json.loads(json.dumps(expected))
-    assert sorted(path.name for path in folder.iterdir()) == [".lock", "config.yaml", "result.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "config.yaml", "result.json", "revisions.txt"]
     assert capsys.readouterr().out == (
         f"\n{table(METRICS, NAMES)}\n\ntrained in 1.3 minutes; everything is in {folder}\n\n"
         f"look at it      python -m queryinst.predict checkpoint={folder}/best.ckpt source=IMAGE_OR_FOLDER\n"
@@ -126,7 +128,7 @@ def test_what_training_kept_stays_after_an_error(fake: Training, config: TrainCo
     fake.leaves, fake.error = [name], UserError("the loss is NaN")
     with pytest.raises(UserError, match=r"^the loss is NaN$"):
         job.run(config)
-    assert sorted(path.name for path in folder.iterdir()) == sorted([".lock", "config.yaml", name])
+    assert sorted(path.name for path in folder.iterdir()) == sorted([".lock", "config.yaml", "revisions.txt", name])
     assert not locked(folder)
 
 
@@ -150,7 +152,7 @@ def test_what_is_not_the_users_mistake_leaves_all_for_a_look(
     fake.error = error
     with pytest.raises(type(error)):
         job.run(config)
-    assert sorted(path.name for path in folder.iterdir()) == [".lock", "config.yaml"]
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "config.yaml", "revisions.txt"]
 
 
 @pytest.mark.parametrize("error", [None, UserError("no")])

@@ -8,22 +8,27 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SHORT, Run
+from conftest import ROOT, Run
 
 from queryinst.config import TrainConfig
 from queryinst.errors import UserError
 from queryinst.studies.command import compose
 from queryinst.studies.sources import Sources
 
-SCRIPT = """
+# In place of training it writes the result at once.
+PROGRAM = """
+import json
 from queryinst.config import TrainConfig
 from queryinst.studies.command import command
-from queryinst.studies.job import run
+from queryinst.studies.identity import identity, run_folder
 
 @command("config", TrainConfig, sweeps=True)
 def main(config):
-    print("this is my own program")
-    run(config)
+    print("this is my own program", config.weights)
+    folder = run_folder(config, identity(config))
+    folder.mkdir(parents=True)
+    if config.seed != 13:
+        (folder / "result.json").write_text(json.dumps({"metrics": {"segm_AP": config.optimizer.lr}, "minutes": 1}))
 
 if __name__ == "__main__":
     main()
@@ -45,23 +50,49 @@ def own(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_program_that_was_called_does_the_jobs_with_its_own_settings(workplace: Path, own: Path):
+def begin(workplace: Path, *words: str) -> tuple[int, str]:
+    """Call a program as a user would; the exit code, and what it said."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(workplace)])}
+    done = subprocess.run([sys.executable, *words], cwd=workplace, env=environment, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("called", [["my_train.py"], ["-m", "my_package.train"], ["bin/my-train"]], ids=" ".join)
+def test_the_program_that_was_called_does_the_jobs_with_its_own_settings(workplace: Path, own: Path, called: list[str]):
     """Flags between overrides, a mode in place of -m, another working directory by Hydra."""
-    (workplace / "my_train.py").write_text(SCRIPT)
-    words = [SHORT[0], "--config-dir", "own", "+experiment=mine", "hydra.mode=MULTIRUN", "+study=mine", *SHORT[1:]]
-    command = [sys.executable, "my_train.py", *words, "hydra.job.chdir=true", "--config-name=whole"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
+    (workplace / "my_train.py").write_text(PROGRAM)
+    for name, text in (("my_package/train.py", PROGRAM), ("bin/my-train", "import my_train\nmy_train.main()\n")):
+        (workplace / name).parent.mkdir()
+        (workplace / name).write_text(text)
+    (workplace / "start.ckpt").write_bytes(b"weights")
+    before = ["data=shapes_tiny", "--config-dir", "own", "+experiment=mine", "hydra.mode=MULTIRUN", "+study=mine"]
+    after = ["weights=start.ckpt", "hydra.job.chdir=true", "--config-name=whole", "++hydra.job.env_set.A=1"]
+    code, said = begin(workplace, *called, *before, *after)
+    assert code == 0, said
     assert "2 of 2 jobs finished; records and logs: outputs/studies/mine-mine" in said
     for seed in (4, 5):
-        assert f"[seed={seed}] this is my own program" in said
+        assert f"[seed={seed}] this is my own program start.ckpt" in said
     results = [json.loads(path.read_text()) for path in workplace.glob("outputs/shapes_tiny-*/result.json")]
-    assert sorted(result["identity"]["seed"] for result in results) == [4, 5]
-    assert {result["identity"]["optimizer.lr"] for result in results} == {0.0123}
+    assert [result["metrics"] for result in results] == [{"segm_AP": 0.0123}] * 2
     assert len(list(workplace.glob("outputs/studies/mine-mine/shapes_tiny-*.log"))) == 2
-    assert sorted(path.name for path in workplace.iterdir()) == ["data", "my_train.py", "outputs", "own"]
+    there = {path.name for path in workplace.iterdir()} - {"__pycache__"}
+    assert there == {"bin", "data", "my_package", "my_train.py", "outputs", "own", "start.ckpt"}
+
+
+def test_a_job_that_did_not_train_the_run_it_was_asked_for_is_told_as_such(workplace: Path):
+    """Never as one that failed with exit code 0; nor is anything trained that was not asked for."""
+    (workplace / "my_train.py").write_text(PROGRAM)
+    code, said = begin(workplace, "my_train.py", "-m", "data=shapes_tiny", "seed=13")
+    assert code == 1
+    assert re.search(r"it ended without an error, but left no result.json in outputs/shapes_tiny-\w{8}\n", said)
+    code, said = begin(workplace, "my_train.py", "-m", "data=shapes_tiny", "seed=1", "name='x${now:%f}'")
+    assert code == 1
+    assert re.search(r"job would be the run outputs/x\d+-\w{8}, but its sweep asked for outputs/x\d+-\w{8}: ", said)
+    assert not list(workplace.glob("outputs/*/result.json"))
+    code, said = begin(workplace, "my_train.py", "-m", "data=shapes_tiny", "seed=1", "name='x${seed}${hydra:job.num}'")
+    assert code == 0, said
+    assert re.search(r"finished .*\n\n1 of 1 jobs finished", said)
+    assert len(list(workplace.glob("outputs/x10-*/result.json"))) == 1
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import importlib.metadata
 import json
 import math
 import platform
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -77,20 +76,3 @@ def test_the_processor_is_named_by_the_system_or_by_python(
     monkeypatch.setattr(results, "Path", lambda path: {"/proc/cpuinfo": file}[path])
     monkeypatch.setattr(platform, "processor", lambda: "another")
     assert results.hardware()["processor"] == name
-
-
-def test_git_says_the_revision_and_whether_files_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(results, "__file__", str(tmp_path / "queryinst" / "studies" / "results.py"))
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert results.git_state() is None
-
-    def git(*words: str) -> str:
-        who = ["-c", "user.name=x", "-c", "user.email=x"]
-        done = subprocess.run(["git", *who, *words], cwd=tmp_path, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    git("init")
-    git("commit", "--allow-empty", "-m", "x")
-    assert results.git_state() == {"revision": git("rev-parse", "HEAD"), "dirty": False}
-    (tmp_path / "new").touch()
-    assert results.git_state() == {"revision": git("rev-parse", "HEAD"), "dirty": True}

@@ -23,7 +23,7 @@ from queryinst.studies.call import CALL
 from queryinst.studies.command import CONF, compose
 from queryinst.studies.identity import identity, run_folder
 
-STUDIES = sorted(path.stem for path in (CONF / "study").glob("*.yaml"))
+STUDIES = sorted(path.stem for path in (CONF / "study").glob("*.yaml") if path.stem != "search")
 
 
 @pytest.fixture(autouse=True)

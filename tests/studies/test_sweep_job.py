@@ -16,8 +16,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from queryinst.config import DataConfig, ShapesConfig, TrainConfig
-from queryinst.studies import devices, sweep
-from queryinst.studies.call import CALL
+from queryinst.studies import devices, sweep, sweep_table
+from queryinst.studies.call import CALL, TRIAL
 from queryinst.studies.identity import identity, run_folder
 from queryinst.studies.plan import Plan
 
@@ -61,7 +61,7 @@ def record(path: Path) -> dict[str, Any]:
 
 def expected(status: str, folder: Path | None, **more: Any) -> dict[str, Any]:
     known = {"overrides": WORDS[:2], "folder": folder.as_posix() if folder else "", "status": status, "call": "then-7"}
-    return known | {"number": 3, "before": False, "said": "", "minutes": None, "plan": None} | more
+    return known | {"number": 3, "before": False, "said": "", "minutes": None, "plan": None, "trial": None} | more
 
 
 def test_a_job_that_cannot_be_made(config: TrainConfig):
@@ -177,6 +177,18 @@ def test_a_job_that_was_stopped(script: Path, config: TrainConfig, folder: Path,
     begin(script, config, f"exit {128 + number}" if code == "exit" else f"kill -{number} $$; sleep 10")
     said = f"exit code {128 + number if code == 'exit' else -number}"
     assert record(STUDY / f"{folder.name}.json") == expected("stopped", folder, said=said, minutes=1.5)
+
+
+def test_a_job_that_was_pruned(script: Path, config: TrainConfig, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """It is a trial of a search, and its process is told how to report to it."""
+    told = {"storage": "x.journal", "study": "mine", "metric": "segm_AP", "pruner": {"name": "none"}}
+    monkeypatch.setenv(CALL, json.dumps({**json.loads(os.environ[CALL]), "search": told}))
+    monkeypatch.setenv(TRIAL, "12")
+    begin(script, config, 'echo "$QUERYINST_JUDGE" > judge; exit 3')
+    pruned = expected("pruned", folder, minutes=1.5, trial=12) | {"number": 12}
+    assert record(STUDY / f"{folder.name}.json") == pruned
+    assert json.loads(Path("judge").read_text()) == {**told, "number": 12}
+    assert sweep_table.report() == 0
 
 
 def test_ctrl_c_ends_the_sweep_as_well(script: Path, config: TrainConfig, folder: Path):

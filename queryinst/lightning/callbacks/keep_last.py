@@ -1,7 +1,6 @@
 """`last.ckpt`: from where a run goes on, bit for bit, whenever and however it ended."""
 
 import contextlib
-import errno
 import os
 import signal
 import time
@@ -14,7 +13,7 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 
-from queryinst.errors import Stopped, UserError
+from queryinst.errors import Stopped, UserError, fullness
 from queryinst.lightning.loggers import flush
 from queryinst.lightning.module import LOG_EVERY
 
@@ -39,14 +38,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 os.fsync(file.fileno())
             partial.replace(path)
         except (OSError, RuntimeError) as error:  # torch says RuntimeError where writing fails
-            full = isinstance(error, RuntimeError) or error.errno == errno.ENOSPC
+            full = fullness(error)
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
-            if isinstance(error, RuntimeError) and "writing file" not in str(error):
+            if isinstance(error, RuntimeError) and not full:
                 raise
             kept = f"the last good one stays: {path}" if path.exists() else "there is none yet"
             raise UserError(
-                f"the checkpoint {path} cannot be written ({'no space left' if full else error}); {kept}. "
+                f"the checkpoint {path} cannot be written ({full or error}); {kept}. "
                 "Make room, and the same command goes on"
             ) from None
 

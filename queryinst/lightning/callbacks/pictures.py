@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pytorch_lightning as pl
 
 from queryinst.data.coco import CocoFile, outline_of
@@ -57,8 +56,7 @@ class Pictures(pl.Callback):
             return
         picture = self.picture(found, trainer)
         if picture is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(self.folder / f"epoch_{trainer.current_epoch + 1:03d}.png"), picture[..., ::-1])
+            draw.write(picture, self.folder / f"epoch_{trainer.current_epoch + 1:03d}.png")
             send_picture(trainer.loggers, "val/pictures", picture, trainer.global_step - 1)
 
 

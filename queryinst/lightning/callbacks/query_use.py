@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pytorch_lightning as pl
 import torch
 
@@ -11,6 +10,7 @@ from queryinst.lightning.loggers import send_picture
 from queryinst.lightning.module import QueryInstModule
 from queryinst.ops import ranks
 from queryinst.structures import Batch
+from queryinst.visualize import draw
 from queryinst.visualize.figures import query_map
 
 
@@ -60,7 +60,5 @@ class QueryUse(pl.Callback):
         if self.folder and trainer.is_global_zero:
             means = sums[:, 1:] / uses.clamp(min=1)[:, None]
             picture = query_map((uses / max(images, 1)).numpy(), means[:, :2].numpy(), means[:, 2].numpy(), self.score)
-            path = self.folder / "pictures" / f"queries_{trainer.current_epoch + 1:03d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path), picture[..., ::-1])
+            draw.write(picture, self.folder / "pictures" / f"queries_{trainer.current_epoch + 1:03d}.png")
             send_picture(trainer.loggers, "val/queries", picture, trainer.global_step - 1)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from queryinst import __version__
-from queryinst.studies.compare import figures, table
+from queryinst.studies.compare import figures, search, table
 from queryinst.studies.compare.figures import Plot
 from queryinst.studies.compare.groups import Group, baseline, group, kinds_of
 from queryinst.studies.compare.noise import Difference, Noise
@@ -70,6 +70,7 @@ def compare(found: Found, name: str, command: str, base_label: str | None, resam
             noise.check(run)
     differences = [noise.difference(one, base, kind) for one in groups if one is not base for kind in kinds_of(groups)]
     columns, made = table.rows(groups)
+    searches = [one for folder in found.folders if (one := search.read(folder))]
     return Comparison(
         name=name,
         command=command,
@@ -78,9 +79,9 @@ def compare(found: Found, name: str, command: str, base_label: str | None, resam
         columns=columns,
         rows=made,
         differences=differences,
-        plots=figures.draw(groups, base, noise),
+        plots=[*(plot for one in searches for plot in search.draw(one)), *figures.draw(groups, base, noise)],
         warnings=_warnings(found.runs),
-        notes=_notes(found.runs, groups, differences, resamples),
+        notes=[*map(search.note, searches), *_notes(found.runs, groups, differences, resamples)],
         left_out=found.left_out,
         elastic=[{"group": one.label, **row} for one in groups for row in figures.elastic_rows(one)],
         versions={"queryinst": __version__, "python": platform.python_version(), "numpy": np.__version__}

@@ -89,6 +89,7 @@ class Found:
     runs: list[Run] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)  # a sentence each
     studies: list[str] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)  # of the studies
 
 
 def find(names: Sequence[str], output: Path) -> Found:
@@ -99,7 +100,7 @@ def find(names: Sequence[str], output: Path) -> Found:
     """
     found = Found()
     for name in names:
-        for run, fault in _of_name(name, output, found.studies):
+        for run, fault in _of_name(name, output, found):
             if fault:
                 found.left_out.append(fault)
             if run and all(run.folder.resolve() != other.folder.resolve() for other in found.runs):
@@ -115,12 +116,13 @@ def find(names: Sequence[str], output: Path) -> Found:
     return found
 
 
-def _of_name(name: str, output: Path, studies: list[str]) -> Iterator[tuple[Run | None, str]]:
+def _of_name(name: str, output: Path, found: Found) -> Iterator[tuple[Run | None, str]]:
     """What one argument leads to: a run, or a sentence on one that is not finished."""
     path = Path(name)
     for study in (output / STUDIES / name, path):
         if study.is_dir() and study.resolve().parent.name == STUDIES:
-            studies.append(study.name)
+            found.studies.append(study.name)
+            found.folders.append(study)
             yield from _of_study(study, output)
             return
     if path.is_file() and path.suffix == ".json":

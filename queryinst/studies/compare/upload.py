@@ -29,6 +29,10 @@ def log(comparison: Comparison, folder: Path, project: str, entity: str | None) 
     Raises:
         UserError: W&B does not take it.
     """
+    from queryinst.lightning.loggers import switched_off
+
+    if switched_off():
+        return f"W&B: left out, as {switched_off()} says"
     import wandb
 
     online = _account()

@@ -1,7 +1,0 @@
-"""Where Hydra finds our sweepers: it makes none that is defined outside of the name space `hydra_plugins`."""
-
-from queryinst.studies import grid
-
-
-class Grid(grid.Grid):
-    """All combinations of the values given."""
