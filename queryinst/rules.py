@@ -6,6 +6,7 @@ from typing import Any
 
 from queryinst.config import TrainConfig
 from queryinst.errors import UserError
+from queryinst.library_names import library_of
 from queryinst.settings import check_ranges
 
 
@@ -72,6 +73,11 @@ def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
             data.batch_size % config.trainer.accumulate == 0,
             "trainer.accumulate must divide data.batch_size; "
             f"got {config.trainer.accumulate} for {data.batch_size} images",
+        ),
+        (
+            not config.trainer.sync_batchnorm or not library_of(config.backbone.name),
+            f"trainer.sync_batchnorm cannot be had with {config.backbone.name}: PyTorch exchanges every BatchNorm, and "
+            "those of timm compute more than that; backbone.norm=fixed needs none",
         ),
         (len(augmentation.short_sides) > 0, "augmentation.short_sides needs at least one value; got none"),
         (len(augmentation.crop_short_sides) > 0, "augmentation.crop_short_sides needs at least one value; got none"),

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "part_config": {"errors", "settings"},
     "logger_config": {"settings", "part_config"},
     "config": {"settings", "video_config", "part_config", "logger_config"},
-    "rules": {"errors", "settings", "config"},
+    "rules": {"library_names", "errors", "settings", "config"},
     "source": {"errors"},
     "library_names": {"errors", "part_config"},
     "slots": {"errors", "part_config", "source", "library_names"},

@@ -59,6 +59,7 @@ def test_every_other_command_is_known(line: str):
             "pip install -e .",
             "pip install -e '.[demo]'",
             "pip install -e '.[export]'",
+            "pip install -e '.[timm]'",
         )
 
 

@@ -49,7 +49,7 @@ def export(
     checkpoint = load(source, allow)
     postprocess = checkpoint.config.model.postprocess
     postprocess = dataclasses.replace(postprocess, max_detections=max_detections or postprocess.max_detections)
-    if checkpoint.config.backbone.name in SWINS:
+    if "swin" in checkpoint.config.backbone.name.partition(":")[2] or checkpoint.config.backbone.name in SWINS:
         raise UserError(
             f"{source} has the backbone {checkpoint.config.backbone.name}, which cannot be exported for all sizes: "
             f"torch.export cannot follow how a Swin cuts its windows; export a model with a ResNet, or tiny"

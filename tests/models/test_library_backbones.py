@@ -6,12 +6,16 @@ import pytest
 import timm
 import torch
 import torchvision
+from test_deploy import look, with_statistics
 from torch import Tensor, nn
 
-from queryinst.config import BackboneConfig
+from queryinst.config import BackboneConfig, ModelConfig
 from queryinst.errors import UserError
 from queryinst.models.backbone import build_backbone
+from queryinst.models.deploy import deploy
 from queryinst.models.library_backbones import LibraryBackbone
+from queryinst.models.packed import pack
+from queryinst.models.queryinst import QueryInst
 from queryinst.models.simple_pyramid import MapNorm
 from queryinst.models.timm_backbone import network
 
@@ -245,3 +249,14 @@ def test_patches_of_fourteen_become_sixteen_with_as_many_positions():
 def test_what_cannot_be_had_is_one_sentence(name: str, settings: dict[str, Any], sentence: str):
     with pytest.raises(UserError, match=sentence):
         made(name, **settings)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_deployed_and_packed_network_finds_the_same(name: str):
+    config = ModelConfig(num_proposals=6, num_stages=1, width=16, dynamic_width=8, num_heads=2, ffn_width=32)
+    model = with_statistics(QueryInst(config, BackboneConfig(name=name, frozen_stages=-1), num_classes=3))
+    for ours, plain in zip(look(pack(deploy(model))), look(model), strict=True):
+        assert ours.labels.tolist() == plain.labels.tolist()
+        torch.testing.assert_close(ours.boxes, plain.boxes, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(ours.scores, plain.scores, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours.masks, plain.masks, rtol=1e-3, atol=1e-4)
