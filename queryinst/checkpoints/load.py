@@ -187,11 +187,13 @@ def start_from(model: QueryInst, config: ModelConfig, path: str, names: Sequence
         missing, surplus = ([name for name in group if ASSOCIATION not in name] for group in (missing, surplus))
     if missing or surplus or not all(any(part in name for part in CLASS_LAYERS) for name in fresh):
         theirs = checkpoint.config.model
+        ours_alone = (config.box_head.name, config.mask_head.name) == ("dynamic", "dynamic")
         differing = (name for name in [*missing, *surplus, *fresh] if not any(part in name for part in CLASS_LAYERS))
         raise UserError(
             f"weights={path} has another architecture ({checkpoint.config.backbone.name}, {theirs.num_stages} stages, "
             f"{theirs.num_proposals} proposals, width {theirs.width}); the first parameter that differs is "
             f"{next(differing, '')}: set backbone and model to the same"
+            + ("" if ours_alone else ", and call the class layers of your own heads `cls` and `logits`")
         )
     model.load_state_dict(
         {name: value for name, value in checkpoint.weights.items() if name in ours and name not in fresh}, strict=False

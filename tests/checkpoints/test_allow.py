@@ -18,6 +18,7 @@ from queryinst.checkpoints.published import convert
 from queryinst.config import BackboneConfig, ModelConfig, TrainConfig
 from queryinst.errors import UserError
 from queryinst.models.queryinst import QueryInst
+from queryinst.part_config import PartConfig
 from queryinst.slots import sources
 
 HOSTILE = """
@@ -73,14 +74,19 @@ BESIDE: dict[str, Callable[[TrainConfig], Any]] = {
 NAMES = {"backbone": "hostile:Net", "model.box_head": "hostile:Box", "model.mask_head": "hostile:Mask"}
 
 
-def checkpoint(folder: Path, *changes: Callable[[TrainConfig], Any], parts: dict[str, str] | None = None) -> Path:
+def checkpoint(
+    folder: Path,
+    *changes: Callable[[TrainConfig], Any],
+    parts: dict[str, str] | None = None,
+    network: QueryInst | None = None,
+) -> Path:
     """A checkpoint of a small network on the small data whose configuration was changed so."""
     torch.manual_seed(0)
     config = shapes_config(
         model=ModelConfig(**SMALL), backbone=BackboneConfig(name="tiny", frozen_stages=-1, norm="batch")
     )
     config.augmentation.test_short_side, config.augmentation.long_side = 64, 96
-    weights = QueryInst(config.model, config.backbone, 8).state_dict()
+    weights = (network or QueryInst(config.model, config.backbone, 8)).state_dict()
     for change in changes:
         change(config)
     file = folder / "data/shapes_tiny/annotations/instances_val.json"
@@ -179,6 +185,38 @@ def test_fine_tuning_needs_no_code_of_the_checkpoint(hostile: Path):
     model = QueryInst(ours, config.backbone, 3)
     assert "class layers start fresh (8 classes there, 3 here)" in start_from(model, ours, str(path), ["a", "b", "c"])
     assert not ran(hostile)
+
+
+def test_fine_tuning_on_other_classes_tells_how_to_call_the_layers_of_a_head(tmp_path: Path, write: Write):
+    write(
+        "my_heads.py",
+        """
+        from queryinst.models.box_head import BoxHead
+
+        class Named(BoxHead):
+            pass
+
+        class Other(BoxHead):
+            def __init__(self, config, num_classes):
+                super().__init__(config, num_classes)
+                self.scores = self.cls
+                del self.cls
+        """,
+    )
+    for name, fits in (("Named", True), ("Other", False)):
+        model = dataclasses.replace(ModelConfig(**SMALL), box_head=PartConfig(f"my_heads:{name}"))
+        backbone = BackboneConfig(name="tiny", frozen_stages=-1, norm="batch")
+        there, here = (QueryInst(model, backbone, classes) for classes in (8, 3))
+        path = checkpoint(tmp_path, lambda config, model=model: setattr(config, "model", model), network=there)
+        if fits:
+            assert "4 class layers start fresh" in start_from(here, model, str(path), ["a", "b", "c"])
+            continue
+        with pytest.raises(UserError) as caught:
+            start_from(here, model, str(path), ["a", "b", "c"])
+        assert str(caught.value).endswith(
+            "the first parameter that differs is stages.0.box.scores.weight: set backbone and model to the same, and "
+            "call the class layers of your own heads `cls` and `logits`"
+        )
 
 
 def test_evaluate_without_and_with_what_it_needs(workplace: Path, write: Write, run: Run):
