@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from queryinst.command_config import EvaluateConfig
 from queryinst.errors import UserError
+from queryinst.part_config import Used
 from queryinst.settings import changed
-from queryinst.slots import outside, place
+from queryinst.slots import is_ours, outside, place
 from queryinst.studies.command import command
 
 if TYPE_CHECKING:
@@ -59,11 +60,16 @@ def _source(config: EvaluateConfig, checkpoint: "Checkpoint") -> "CocoFile":
     from queryinst.data.coco import CocoFile
     from queryinst.data.datamodule import open_split
     from queryinst.data.embedded import make_embedded
+    from queryinst.data.own import ReadFile
     from queryinst.data.youtube_vis import VideoFile
 
     data = checkpoint.config.data
     if config.images and config.annotations:
-        return (VideoFile if data.video else CocoFile)(Path(config.annotations), Path(config.images))
+        where = Path(config.annotations), Path(config.images)
+        reader = Used("data.reader", "reader", data.reader.name, data.reader.args)
+        if not is_ours(reader) and {place(reader)[0], reader.name} & set(config.allow):
+            return ReadFile(reader, *where)  # otherwise they are COCO's
+        return (VideoFile if data.video else CocoFile)(*where)
     checkpoint.require_allowed("backbone", "box_head", "mask_head", "reader")
     make_embedded(data)
     return open_split(data, "val", f"; {config.checkpoint} was evaluated there: give images=FOLDER annotations=FILE")
