@@ -234,7 +234,7 @@ def test_mistakes_leave_nothing_behind(workplace: Path, run: Run):
         (["+trainer.extra.max_epoch=3"], "'max_epoch' is no argument of pytorch_lightning.Trainer"),
         (["+trainer.extra.max_epochs=3"], "trainer.extra.max_epochs is decided by a setting of its own"),
         (["data.root=data/shapes_tiny/annotations/instances_val.json"], "set data.root=FOLDER"),
-        (["+callbacks.extra.mine._target_=no.Where"], "_target_ 'no.Where' names nothing"),
+        (["+callbacks.extra.mine._target_=no.Where"], "callbacks.extra.mine.name=no:Where: there is no module 'no'"),
         *([] if torch.cuda.is_available() else [(["trainer.accelerator=gpu"], "the trainer cannot be made")]),
     ):
         code, text = run("train", *TINY, *arguments)

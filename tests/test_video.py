@@ -139,7 +139,7 @@ def test_train_stop_resume_and_evaluate(place: Path, run: Run, monkeypatch: pyte
     code, text = run("train", *VIDEO, *stop)
     assert code == 128 + signal.SIGTERM, text
     assert torch.load(only(place, "outputs/*/last.ckpt"), weights_only=True)["global_step"] == 5
-    code, text = run("train", *VIDEO)
+    code, text = run("train", *VIDEO, *stop)  # a callback of the user's own is a part of the run
     assert code == 0, text
     assert "resumed at step 5" in text
     assert not same(outcome(place), expected)

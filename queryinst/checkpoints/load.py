@@ -137,8 +137,8 @@ def save(checkpoint: Checkpoint, destination: Path, source: dict[str, str]) -> N
         "config": dataclasses.asdict(checkpoint.config),
         "category_ids": checkpoint.category_ids,
         "category_names": checkpoint.category_names,
-        "parts": checkpoint.parts,
         "source": source,
+        **({"parts": checkpoint.parts} if checkpoint.parts else {}),
     }
     write_safetensors(destination, checkpoint.weights, record)
 

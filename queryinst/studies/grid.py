@@ -23,6 +23,11 @@ FILES = ("weights", "backbone.weights")  # settings that count by what a file ho
 class Grid(BasicSweeper):
     """Hydra's sweeper, which refuses what would make two jobs one run, or is no grid."""
 
+    def __init__(self, max_batch_size: int | None = None, params: dict[str, str] | None = None) -> None:
+        # BasicSweeper's own names its class, which Hydra makes anew where it looks for plugins a second time.
+        self.max_batch_size, self.params = max_batch_size, params or {}
+        self.overrides, self.batch_index = None, 0
+
     def setup(self, *, task_function: Any, **known: Any) -> None:
         self.schema = task_function.schema
         super().setup(task_function=task_function, **known)

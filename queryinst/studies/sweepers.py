@@ -11,9 +11,9 @@ SPACE = "hydra_plugins.queryinst"  # Hydra makes no sweeper whose module has ano
 
 def register() -> None:
     """To be called before Hydra reads a command. An `override` in `config.yaml` would count more than a study's."""
-    plugins = Plugins.instance()  # runs the files of Hydra's own sweepers anew: what inherits from them comes after
-    from queryinst.studies import grid, search
+    from queryinst.studies import grid, search  # which compose jobs, as the command that calls this does
 
+    plugins = Plugins.instance()  # makes Hydra's own
     space = ModuleType(SPACE)
     for kind in (grid.Grid, search.Search):
         ours = type(kind.__name__, (kind,), {"__module__": SPACE, "__doc__": kind.__doc__})

@@ -139,7 +139,7 @@ def test_a_hooks_repository_is_not_ours(package: Package, tmp_path: Path, monkey
 def test_what_took_part_in_a_run_is_known_and_said(
     workplace: Path, package: Package, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    def train(config: object, data: object, folder: Path, run: str) -> training.Trained:
+    def train(config: object, data: object, folder: Path, run: str, more: object) -> training.Trained:
         (folder / "last.ckpt").touch()
         if len(seen) < 3:
             raise KeyboardInterrupt
