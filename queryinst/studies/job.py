@@ -114,7 +114,7 @@ def _held(folder: Path) -> Iterator[None]:
 def _report(config: TrainConfig, folder: Path, trained: "Trained", names: tuple[str, ...]) -> None:
     source = "VIDEO" if config.data.video else "IMAGE_OR_FOLDER"
     own = dict.fromkeys(place(part)[0] for part in outside(config) if part.slot in IN_USE)
-    allow = f" allow=[{','.join(own)}]" if own else ""
+    allow = f" 'allow=[{','.join(own)}]'" if own else ""  # quoted: some shells take brackets for a pattern
     from queryinst.lightning.kinds import table
 
     print(f"\n{table(trained.metrics, names)}\n\ntrained in {trained.minutes:.1f} minutes; everything is in {folder}\n")
