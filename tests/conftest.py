@@ -36,7 +36,18 @@ SHORT = [*TINY, "schedule.epochs=1", "callbacks.pictures=0"]
 
 # Files that take longest come first, so that the processes that share the tests end together.
 LONG = ("test_sweep", "test_end_to_end", "test_notebooks", "test_benchmark", "test_inference", "test_convert")
-LONG += ("test_own_parts", "test_demo", "test_video", "test_compiled", "test_conf", "test_compare", "test_exported")
+LONG += (
+    "test_library_backbones_end_to_end",
+    "test_own_parts",
+    "test_search",
+    "test_own_programs",
+    "test_demo",
+    "test_video",
+    "test_compiled",
+    "test_conf",
+    "test_compare",
+    "test_exported",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -118,8 +118,7 @@ RESUME = [*TINY, "schedule.epochs=2", "data.batch_size=2", "trainer.checkpoint_e
     ("number", "settings"),
     [
         (signal.SIGKILL, []),
-        (signal.SIGTERM, ["trainer.accumulate=2"]),
-        (signal.SIGUSR1, ["trainer.ema=0.9"]),
+        (signal.SIGTERM, ["trainer.accumulate=2", "trainer.ema=0.9"]),
     ],
 )
 def test_stop_and_resume_ends_as_if_never_stopped(

@@ -101,7 +101,8 @@ def _held(folder: Path) -> Iterator[None]:
                 with room(folder):
                     yield
             except UserError:  # leave nothing where nothing came about
-                kept = before or any(folder.glob("*.ckpt")) or any(folder.glob("failed-step-*"))
+                worth = ("*.ckpt", "failed-step-*", "wandb/*run-*")  # W&B knows of the run already
+                kept = before or any(any(folder.glob(pattern)) for pattern in worth)
                 if is_first() and not kept:
                     shutil.rmtree(folder)
                 raise
