@@ -31,7 +31,7 @@ test: env  ## the tests, without the slow ones
 test-slow: env  ## the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-mutants: env  ## which small changes of the code no test notices; 6 to 20 minutes a part on two cores, goes on where it was; ARGS="ops data"
+mutants: env  ## which small changes of the code no test notices; 6 to 18 minutes a part where it was timed, goes on where it was; ARGS="ops data"
 	$(BIN)/python tests/mutation/run.py $(ARGS)
 
 check: env  ## formatting, lint and types

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from queryinst.command_config import EvaluateConfig
 from queryinst.errors import UserError
-from queryinst.part_config import Used
 from queryinst.settings import changed
-from queryinst.slots import is_ours, outside, place
+from queryinst.slots import NETWORK, is_allowed, is_ours, outside, place
 from queryinst.studies.command import command
 
 if TYPE_CHECKING:
@@ -60,17 +59,17 @@ def _source(config: EvaluateConfig, checkpoint: "Checkpoint") -> "CocoFile":
     from queryinst.data.coco import CocoFile
     from queryinst.data.datamodule import open_split
     from queryinst.data.embedded import make_embedded
-    from queryinst.data.own import ReadFile
+    from queryinst.data.own import ReadFile, reader_of
     from queryinst.data.youtube_vis import VideoFile
 
     data = checkpoint.config.data
     if config.images and config.annotations:
         where = Path(config.annotations), Path(config.images)
-        reader = Used("data.reader", "reader", data.reader.name, data.reader.args)
-        if not is_ours(reader) and {place(reader)[0], reader.name} & set(config.allow):
+        reader = reader_of(data)
+        if not is_ours(reader) and is_allowed(reader, config.allow):
             return ReadFile(reader, *where)  # otherwise they are COCO's
         return (VideoFile if data.video else CocoFile)(*where)
-    checkpoint.require_allowed("backbone", "box_head", "mask_head", "reader")
+    checkpoint.require_allowed(*NETWORK, "reader")
     make_embedded(data)
     return open_split(data, "val", f"; {config.checkpoint} was evaluated there: give images=FOLDER annotations=FILE")
 
@@ -84,16 +83,14 @@ def _network(config: EvaluateConfig, checkpoint: "Checkpoint") -> "QueryInst":
 
 def _own_metrics(config: EvaluateConfig, checkpoint: "Checkpoint") -> dict[str, Any]:
     """Those of the command, and those of the run whose modules the command allows."""
-    parts = {part.key.partition(".")[2]: part for part in outside(checkpoint.config) if part.slot == "metric"}
     kept = dict(config.metrics)
-    for name, part in parts.items():
-        module = place(part)[0]
-        if name in kept:
+    for part in outside(checkpoint.config):
+        if part.slot != "metric" or part.word in kept:
             continue
-        if {module, part.name} & set(config.allow):
-            kept[name] = checkpoint.config.metrics[name]
+        if is_allowed(part, config.allow):
+            kept[part.word] = checkpoint.config.metrics[part.word]
         else:
-            print(f"left out: the run's own metric {name} ({part.name}); allow=[{module}] computes it")
+            print(f"left out: the run's own metric {part.word} ({part.name}); allow=[{place(part)[0]}] computes it")
     return kept
 
 

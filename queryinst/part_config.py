@@ -35,6 +35,12 @@ class Used:
     slot: str  # `mask_head`, see `queryinst.slots.SLOTS`
     name: str
     args: dict[str, Any]
+    weight: float = 1.0
+
+    @property
+    def word(self) -> str:
+        """What the user calls it, of several parts in a slot: `centre` of `criterion.terms.centre`."""
+        return self.key.rpartition(".")[2]
 
 
 def slot(kind: str, ours: str, meaning: str) -> Any:
@@ -78,14 +84,19 @@ def opened(key: str, node: Any, schema: type[PartConfig] = PartConfig) -> Any:
     return schema(**{**node, "weight": float(weight)} if "weight" in node else node)
 
 
+def several(key: str, slot: str, nodes: dict[str, Any]) -> Iterator[Used]:
+    """The parts of a field of `slots`, in their order. Raises UserError."""
+    for name, node in nodes.items():
+        part = opened(f"{key}.{name}", node, TermConfig if slot in WEIGHTED else PartConfig)
+        yield Used(f"{key}.{name}", slot, part.name, part.args, getattr(part, "weight", 1.0))
+
+
 def used(config: Any, prefix: str = "") -> Iterator[Used]:
     """Every part that a configuration names, ours among them."""
     for entry in fields(config):
         key, value, kind = f"{prefix}{entry.name}", getattr(config, entry.name), entry.metadata.get("slot")
         if kind and isinstance(value, dict):
-            for name, node in value.items():
-                part = opened(f"{key}.{name}", node, TermConfig if kind in WEIGHTED else PartConfig)
-                yield Used(f"{key}.{name}", kind, part.name, part.args)
+            yield from several(key, kind, value)
         elif kind:
             yield Used(key, kind, value.name, value.args)
         elif is_dataclass(value):

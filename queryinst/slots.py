@@ -24,6 +24,7 @@ from queryinst.part_config import Used, used
 from queryinst.source import Signature, digest, require_module, signature
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
+NETWORK = ("backbone", "box_head", "mask_head")  # slots of what a checkpoint has the weights of
 SWINS = ("swin_t", "swin_s", "swin_b", "swin_l")
 # Whose versions a result names, and which define no run: the same on another machine is the same run.
 FRAMEWORK = ("torch", "torchvision", "pytorch_lightning", "lightning", "lightning_fabric", "queryinst", "wandb")
@@ -185,9 +186,14 @@ def _is_framework(module: str) -> bool:
     return module.partition(".")[0] in FRAMEWORK
 
 
+def is_allowed(part: Used, allowed: Iterable[str]) -> bool:
+    """Whether the module of a part, or the part itself, is among those that may be imported."""
+    return bool({place(part)[0], part.name} & set(allowed))
+
+
 def require_allowed(parts: Iterable[Used], allowed: Iterable[str], where: str) -> None:
     """Raise UserError where a file names a part of a module whose code nobody has allowed to run."""
-    missing = [part for part in parts if not {place(part)[0], part.name} & set(allowed)]
+    missing = [part for part in parts if not is_allowed(part, allowed)]
     if missing:
         modules = ",".join(dict.fromkeys([*allowed, *(place(part)[0] for part in missing)]))
         raise UserError(

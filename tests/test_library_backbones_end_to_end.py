@@ -9,6 +9,7 @@ from conftest import SHORT, SMALL, Run
 from queryinst.checkpoints import exported
 from queryinst.checkpoints.load import Checkpoint, load, save
 from queryinst.config import BackboneConfig, DataConfig, ModelConfig, TrainConfig
+from queryinst.errors import UserError
 from queryinst.models.exportable import Exportable
 from queryinst.models.queryinst import QueryInst
 
@@ -87,6 +88,20 @@ def test_a_network_that_cannot_be_exported_is_one_sentence(tmp_path: Path, monke
         )
         assert reason in text.splitlines()[-1]
         assert not (tmp_path / "model.pt2").exists()
+
+
+def test_a_head_of_ones_own_that_cannot_be_exported_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def trace(exportable: Exportable) -> None:
+        raise RuntimeError("data-dependent\nmore")
+
+    monkeypatch.setattr(exported, "trace", trace)
+    config = TrainConfig()
+    checkpoint = Checkpoint(tmp_path / "a.ckpt", config, [1], ["one"], {})
+    with pytest.raises(RuntimeError):  # a fault of ours
+        exported._traced(None, checkpoint)
+    config.model.mask_head.name = "my_heads:Mask"
+    with pytest.raises(UserError, match=r"has the mask head my_heads:Mask, which cannot be exported .*\(data-dep"):
+        exported._traced(None, checkpoint)
 
 
 @pytest.mark.parametrize(

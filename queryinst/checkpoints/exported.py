@@ -19,8 +19,8 @@ from queryinst.config import PostprocessConfig
 from queryinst.errors import UserError
 from queryinst.models.backbone import SWINS
 from queryinst.models.exportable import Exportable
-from queryinst.part_config import Used
-from queryinst.slots import is_ours
+from queryinst.part_config import used
+from queryinst.slots import NETWORK, is_ours
 
 ONNX = ".onnx"
 RECORD = "queryinst"  # the key of our record in the metadata of an ONNX file, and an extra file's name in a .pt2
@@ -88,17 +88,18 @@ def export(
 
 
 def _traced(exportable: Exportable, checkpoint: Checkpoint) -> ExportedProgram:
-    """`trace`; what goes wrong in a backbone of other people is one sentence."""
-    name = checkpoint.config.backbone.name
+    """`trace`; what goes wrong in parts of other people is one sentence."""
+    theirs = [part for part in used(checkpoint.config) if part.slot in NETWORK and not is_ours(part)]
     try:
         return trace(exportable)
     except Exception as error:  # torch's many ways to say it
-        if is_ours(Used("backbone", "backbone", name, {})):
+        if not theirs:
             raise
+        named = " and ".join(f"the {part.word.replace('_', ' ')} {part.name}" for part in theirs)
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(
-            f"{checkpoint.path} has the backbone {name}, which cannot be exported for all sizes: torch.export cannot "
-            f"follow it ({reason[:200]})"
+            f"{checkpoint.path} has {named}, which cannot be exported for all sizes: torch.export cannot follow that "
+            f"({reason[:200]})"
         ) from error
 
 

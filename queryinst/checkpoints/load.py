@@ -19,7 +19,7 @@ from queryinst.models.library_backbones import LibraryBackbone
 from queryinst.models.queryinst import QueryInst
 from queryinst.rules import check
 from queryinst.settings import restore
-from queryinst.slots import outside, place, require_allowed
+from queryinst.slots import NETWORK, outside, place, require_allowed
 from queryinst.source import digest
 
 PREFIX = "model."  # of the network's parameters in the state of the LightningModule
@@ -46,7 +46,7 @@ class Checkpoint:
         Raises:
             UserError: the weights are not its own, or it has parts of a module that is not allowed.
         """
-        self.require_allowed("backbone", "box_head", "mask_head")
+        self.require_allowed(*NETWORK)
         model = QueryInst(self.config.model, self.config.backbone, len(self.category_ids))
         model.load_state_dict(complete(self.weights, model, str(self.path)))
         return model.eval()

@@ -6,7 +6,7 @@ from typing import Any
 from queryinst.config import CriterionConfig
 from queryinst.criterion.losses import Focal
 from queryinst.errors import UserError
-from queryinst.part_config import TermConfig, Used, opened
+from queryinst.part_config import Used, several
 from queryinst.parts import ClassificationLoss
 from queryinst.slots import is_ours, make
 
@@ -25,9 +25,8 @@ def made_terms(
 ) -> dict[str, tuple[float, Any]]:
     """Weight and part for each name of a setting `criterion.terms` or `criterion.costs`. Raises UserError."""
     made = {}
-    for name, node in nodes.items():
-        if name in reserved:
-            raise UserError(f"{key}.{name}: QueryInst has a loss of that name; choose another")
-        term: TermConfig = opened(f"{key}.{name}", node, TermConfig)
-        made[name] = (term.weight, make(Used(f"{key}.{name}", slot, term.name, term.args)))
+    for part in several(key, slot, nodes):
+        if part.word in reserved:
+            raise UserError(f"{part.key}: QueryInst has a loss of that name; choose another")
+        made[part.word] = (part.weight, make(part))
     return made

@@ -18,13 +18,12 @@ from queryinst.data.dataset import CocoDataset
 from queryinst.data.embedded import make_embedded
 from queryinst.data.images import ImageFile, check_header
 from queryinst.data.locate import locate
-from queryinst.data.own import ReadFile, Steps
+from queryinst.data.own import ReadFile, Steps, reader_of
 from queryinst.data.transforms import EvaluationGeometry, TrainGeometry
 from queryinst.data.youtube_vis import PairDataset, VideoFile
 from queryinst.errors import UserError
 from queryinst.ops.ranks import of_all_ranks
 from queryinst.ops.roi import STRIDES
-from queryinst.part_config import Used
 from queryinst.slots import is_ours
 from queryinst.structures import Batch
 
@@ -253,7 +252,7 @@ def open_split(data: DataConfig, split: str, hint: str | None = None) -> CocoFil
     of it; `hint` ends the sentence where something is not there.
     """
     place = locate(data, split, hint)
-    reader = Used("data.reader", "reader", data.reader.name, data.reader.args)
+    reader = reader_of(data)
     return (VideoFile if data.video else CocoFile)(*place) if is_ours(reader) else ReadFile(reader, *place)
 
 

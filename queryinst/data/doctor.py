@@ -10,9 +10,8 @@ from queryinst.data.coco import read_json, require_folder
 from queryinst.data.doctor_annotations import Survey
 from queryinst.data.faults import Findings, rules_of
 from queryinst.data.locate import locate
-from queryinst.data.own import read_with
+from queryinst.data.own import read_with, reader_of
 from queryinst.errors import UserError
-from queryinst.part_config import Used
 from queryinst.slots import is_ours
 
 SPLITS = ("train", "val")
@@ -44,7 +43,7 @@ def examine(data: DataConfig, images: str = "decode", threads: int = 4) -> Repor
         UserError: a file or folder is not there. Whatever is in them is a fault and not an exception.
     """
     findings, surveys = Findings(), {}
-    reader = Used("data.reader", "reader", data.reader.name, data.reader.args)
+    reader = reader_of(data)
     places = {split: locate(data, split) for split in SPLITS}
     for split, place in places.items():
         if images != "none":

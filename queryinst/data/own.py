@@ -7,12 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from queryinst.config import DataConfig
 from queryinst.data.coco import CocoFile
 from queryinst.data.transforms import Instances
 from queryinst.errors import UserError
-from queryinst.part_config import Used, opened
+from queryinst.part_config import Used, several
 from queryinst.parts import AugmentationStep
 from queryinst.slots import make, said
+
+
+def reader_of(data: DataConfig) -> Used:
+    """Who reads the annotations of a data set."""
+    return Used("data.reader", "reader", data.reader.name, data.reader.args)
 
 
 class ReadFile(CocoFile):
@@ -71,10 +77,8 @@ class Steps:
 
     def __init__(self, nodes: dict[str, Any]) -> None:
         self.steps: dict[str, AugmentationStep] = {}
-        for name, node in nodes.items():
-            key = f"augmentation.steps.{name}"
-            part = opened(key, node)
-            self.steps[key] = make(Used(key, "augmentation", part.name, part.args))
+        for part in several("augmentation.steps", "augmentation", nodes):
+            self.steps[part.key] = make(part)
 
     def __call__(
         self, image: NDArray[np.uint8], instances: Instances, rng: np.random.Generator

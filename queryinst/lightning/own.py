@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 
 from queryinst.errors import Stopped, UserError, fullness
-from queryinst.part_config import Used, opened
+from queryinst.part_config import several
 from queryinst.parts import Metric
 from queryinst.slots import make, said
 from queryinst.structures import Detections
@@ -33,11 +33,10 @@ class OwnMetrics:
     def __init__(self, nodes: dict[str, Any], content: Any) -> None:
         self.content = content
         self.metrics: dict[str, Metric] = {}
-        for name, node in nodes.items():
-            if RESERVED.fullmatch(name):
-                raise UserError(f"metrics.{name}: names like this one are those of our own metrics; choose another")
-            part = opened(f"metrics.{name}", node)
-            self.metrics[name] = make(Used(f"metrics.{name}", "metric", part.name, part.args), content)
+        for part in several("metrics", "metric", nodes):
+            if RESERVED.fullmatch(part.word):
+                raise UserError(f"{part.key}: names like this one are those of our own metrics; choose another")
+            self.metrics[part.word] = make(part, content)
 
     def reset(self) -> None:
         for name, metric in self.metrics.items():
@@ -77,13 +76,11 @@ def _guarded(name: str, metric: Metric, method: str, *arguments: Any) -> Any:
 def instantiate(nodes: dict[str, Any], kind: str) -> dict[str, Any]:
     """The callbacks or loggers (`kind`: "callback", "logger") of a setting `extra`, by their keys. Raises UserError."""
     made = {}
-    for name, node in nodes.items():
-        key = f"{'callbacks' if kind == 'callback' else kind}.extra.{name}"
-        part = opened(key, node)
-        made[key] = make(Used(key, kind, part.name, part.args))
-        if not isinstance(made[key], KINDS[kind]):
-            got = type(made[key]).__name__
-            raise UserError(f"{key}.name={part.name} is no Lightning {KINDS[kind].__name__}; got {got}")
+    for part in several(f"{'callbacks' if kind == 'callback' else kind}.extra", kind, nodes):
+        one = made[part.key] = make(part)
+        if not isinstance(one, KINDS[kind]):
+            wanted, got = KINDS[kind].__name__, type(one).__name__
+            raise UserError(f"{part.key}.name={part.name} is no Lightning {wanted}; got {got}")
     return made
 
 

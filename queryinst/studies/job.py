@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from queryinst.config import TrainConfig
 from queryinst.errors import Pruned, UserError, room
-from queryinst.slots import outside, place
+from queryinst.slots import NETWORK, outside, place
 from queryinst.studies.files import write_whole
 from queryinst.studies.identity import identity, run_folder, run_id
 from queryinst.studies.judge import judge
@@ -30,7 +30,7 @@ if (
 
 RESULT = "result.json"  # exists when a run is finished
 LAST = "last.ckpt"  # exists when a run is begun
-IN_USE = ("backbone", "box_head", "mask_head", "reader", "metric")  # slots of parts that a trained network needs
+IN_USE = (*NETWORK, "reader", "metric")  # slots of parts that a trained network needs
 CONFIG, LOCK = "config.yaml", ".lock"
 
 
