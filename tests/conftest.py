@@ -1,11 +1,13 @@
 """What the tests share: a small data set, small settings, and a way to run a command as a user would."""
 
 import contextlib
+import gc
 import importlib
 import json
 import os
 import runpy
 import shutil
+import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ from typing import Any, ClassVar
 PREFIXES = ("SLURM_", "WANDB_", "QUERYINST_", "HYDRA_", "OMP_", "GOMP_", "KMP_", "MKL_", "TORCH_", "MPL", "XDG_")
 RANKS = ("LOCAL_", "MASTER_", "RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE")
 for name in list(os.environ):
-    if name.startswith((*PREFIXES, *RANKS, "COLUMNS", "NO_COLOR", "FORCE_COLOR")):
+    if name.startswith((*PREFIXES, *RANKS, "COLUMNS", "NO_COLOR", "FORCE_COLOR", "PYTHONDONTWRITEBYTECODE")):
         del os.environ[name]
 os.environ |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
 
@@ -30,7 +32,10 @@ from queryinst.structures import Batch, Targets
 from queryinst.video_config import AssociationConfig, ShapesVideoConfig, VideoConfig
 
 ROOT = Path(__file__).parents[1]
-TINY = ["data=shapes_tiny", "schedule.epochs=2", "schedule.warmup_iterations=2", "logger=csv", "callbacks.pictures=2"]
+SMALLER = ["model.num_proposals=6", "model.width=32", "model.ffn_width=64"]  # half the time of a run of this kind
+SMALLER += ["augmentation.short_sides=[64]", "augmentation.long_side=64", "augmentation.test_short_side=64"]
+BRIEF = ["data=shapes_tiny", "schedule.epochs=2", "schedule.warmup_iterations=2", "logger=csv", "callbacks.pictures=2"]
+TINY = [*BRIEF, *SMALLER]
 SHORT = [*TINY, "schedule.epochs=1", "callbacks.pictures=0"]
 
 
@@ -51,7 +56,12 @@ LONG += (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    gc.freeze()  # what was imported stays: Python's collector need not walk it again and again
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
@@ -145,6 +155,15 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> R
         return code, out + err
 
     return call
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that a test, or a sweep in it, starts import nothing anew."""
+    import pytorch_lightning  # noqa: F401 - that is what takes the time
+    from forked import Forked
+
+    monkeypatch.setattr(subprocess, "Popen", Forked)
 
 
 Write = Callable[[str, str], Path]

@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import pytest
 import torch
-from conftest import ROOT, SHORT, TINY, Run
+from conftest import BRIEF, ROOT, SHORT, SMALLER, TINY, Run
 
 sys.path.append(str(ROOT / "experiments" / "exact_resume"))
 from kill import outcome, same
@@ -37,7 +37,7 @@ def metrics_rows(workplace: Path) -> list[dict[str, str]]:
 
 
 def test_train_evaluate_predict(workplace: Path, run: Run):
-    code, text = run("train", *TINY)
+    code, text = run("train", *BRIEF)
     assert code == 0, text
     folder = only(workplace, "outputs/*")
     names = {path.name for path in folder.iterdir()}
@@ -61,7 +61,7 @@ def test_train_evaluate_predict(workplace: Path, run: Run):
     assert {"step", "train/loss", "train/stage_1/loss_mask", "val/segm_AP", "train/lr"} <= rows[0].keys()
     assert cv2.imread(str(folder / "pictures" / "epoch_002.png")).shape[1] > 600
 
-    code, text = run("train", *TINY)
+    code, text = run("train", *BRIEF)
     assert code == 0
     assert "this run is finished" in text
 
@@ -114,6 +114,7 @@ def check_evaluation(workplace: Path, run: Run, checkpoint: Path, predictions: l
 RESUME = [*TINY, "schedule.epochs=2", "data.batch_size=2", "trainer.checkpoint_every=1", "callbacks.pictures=0"]
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(
     ("number", "settings"),
     [
@@ -186,6 +187,7 @@ def test_your_own_data_and_fine_tuning(trained: Path, workplace: Path, run: Run)
         "data.batch_size=4",
     ]
     own += [
+        *SMALLER,
         "data.train_annotations=ann/train.json",
         "data.val_annotations=ann/val.json",
         "output=mine",

@@ -13,7 +13,7 @@ import cv2
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import ROOT, TINY, Run
+from conftest import ROOT, SMALLER, TINY, Run
 from pycocotools import mask as coco_mask
 
 from queryinst.data import shapes_video
@@ -28,7 +28,7 @@ from kill import outcome, same
 
 CLIPS = {"train": 4, "val": 2, "frames": 6, "side": 96}
 DATA = ["data=shapes_video_tiny", *(f"data.video.shapes.{name}={value}" for name, value in CLIPS.items())]
-VIDEO = ["+experiment=shapes_video", *DATA, "weights=null", "data.batch_size=4", "schedule.epochs=2"]
+VIDEO = ["+experiment=shapes_video", *DATA, *SMALLER, "weights=null", "data.batch_size=4", "schedule.epochs=2"]
 VIDEO += ["schedule.warmup_iterations=2", "logger=csv", "callbacks.pictures=1", "trainer.checkpoint_every=1"]
 VIDEO += ["tracker.score=0.001", "tracker.birth_score=0.001"]  # after so few steps no score is higher
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, Run, random_batch, small_model
+from conftest import BRIEF, Run, random_batch, small_model
 
 from queryinst.config import PostprocessConfig
 from queryinst.errors import UserError
@@ -90,7 +90,7 @@ def fill_images_with_objects(path: Path) -> None:
 def test_the_command(run: Run, workplace: Path):
     for split in ("train", "val"):
         fill_images_with_objects(workplace / f"data/shapes_tiny/annotations/instances_{split}.json")
-    code, said = run("train", *TINY, "callbacks.pictures=0", "schedule.epochs=1", "model.proposal_init=image")
+    code, said = run("train", *BRIEF, "callbacks.pictures=0", "schedule.epochs=1", "model.proposal_init=image")
     assert code == 0, said
     (folder,) = workplace.glob("outputs/*")
     code, said = run("evaluate", f"checkpoint={folder}/best.ckpt", "elastic=true", "proposals=[20,5]")

@@ -13,7 +13,7 @@ from typing import Any
 import hydra
 import pytest
 import torch
-from conftest import ROOT, SHORT, TINY, Run
+from conftest import BRIEF, ROOT, SHORT, TINY, Run
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
@@ -23,6 +23,7 @@ from queryinst.studies.call import CALL
 from queryinst.studies.command import CONF, compose
 from queryinst.studies.identity import identity, run_folder
 
+pytestmark = pytest.mark.usefixtures("forked")
 STUDIES = sorted(path.stem for path in (CONF / "study").glob("*.yaml") if path.stem != "search")
 
 
@@ -65,7 +66,7 @@ def test_a_sweep_ends_what_can_end_and_says_what_failed(run: Run, workplace: Pat
     assert (workplace / first["folder"] / "result.json").exists()
     assert "has no image to train on" in second["said"]
     assert second["said"].endswith("exit code 2")
-    assert third["said"] == "model.num_heads must divide model.width; got 5 heads for width 64"
+    assert third["said"] == "model.num_heads must divide model.width; got 5 heads for width 32"
     assert "1 of 4 jobs finished" in said
     assert re.search(r"model.num_heads=4 data.min_image_side=32 +shapes_tiny-\w+ +finished +0\.\d+ +0\.\d+", said)
     assert "[model.num_heads=4 data.min_image_side=32] epoch 2/2" in said
@@ -172,9 +173,9 @@ def test_within_a_job_of_slurm_lightning_starts_its_own_processes(monkeypatch: p
 
 
 def test_a_single_dry_run(run: Run, workplace: Path):
-    code, said = run("train", *TINY, "dry_run=true")
+    code, said = run("train", *BRIEF, "dry_run=true")
     assert code == 0, said
-    folder = run_folder(config := compose("config", TrainConfig, TINY), identity(config))
+    folder = run_folder(config := compose("config", TrainConfig, BRIEF), identity(config))
     assert folder.name in said
     assert re.search(r"new +3\.95 +0\.\d+", said)
     assert not (workplace / "outputs").exists()
