@@ -4,6 +4,7 @@ import contextlib
 import gc
 import importlib
 import json
+import multiprocessing
 import os
 import runpy
 import shutil
@@ -159,11 +160,13 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> R
 
 @pytest.fixture
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes that a test, or a sweep in it, starts import nothing anew."""
+    """Processes that a test, a sweep or a benchmark in it starts import nothing anew."""
     import pytorch_lightning  # noqa: F401 - that is what takes the time
     from forked import Forked
 
     monkeypatch.setattr(subprocess, "Popen", Forked)
+    context = multiprocessing.get_context
+    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: context("fork" if kind == "spawn" else kind))
 
 
 Write = Callable[[str, str], Path]

@@ -1,5 +1,6 @@
 """Commands as processes of their own that need not import anything: copies of the process that tests."""
 
+import asyncio
 import atexit
 import logging
 import os
@@ -23,7 +24,9 @@ class Forked(subprocess.Popen):
     of how a process begins and ends take the real one.
     """
 
-    def _execute_child(self, args: Any, executable: Any, preexec: Any, close: Any, keep: Any, cwd: Any, *more: Any) -> None:
+    def _execute_child(
+        self, args: Any, executable: Any, preexec: Any, close: Any, keep: Any, cwd: Any, *more: Any
+    ) -> None:
         env, pipes, session = more[0], more[4:10], more[15]
         words = [os.fspath(word) for word in args] if isinstance(args, (list, tuple)) else []
         ours = words[1:2] == ["-m"] and words[2].startswith(("queryinst", "ipykernel"))
@@ -57,6 +60,8 @@ def _run(words: list[str], cwd: Any, env: Any, session: bool) -> None:
     atexit._clear()
     logging.getLogger().handlers.clear()
     GlobalHydra.instance().clear()
+    asyncio._set_running_loop(None)
+    asyncio.set_event_loop(None)
     sys.stdin, sys.stdout, sys.stderr = (
         os.fdopen(number, mode, buffering=1, closefd=False) for number, mode in ((0, "r"), (1, "w"), (2, "w"))
     )

@@ -153,13 +153,19 @@ def another(value: bool | int | float) -> bool | int | float:
 
 
 def test_every_setting_has_a_meaning_and_changes_itself_alone():
+    """Many at a time: of any two, the one is changed without the other in the group of a digit of their numbers."""
     defaults = compose("config", TrainConfig, [])
     before = {key: value for key, _, value in walk(defaults)}
+    words = {}
     for key, entry, value in walk(defaults):
         assert entry.metadata["meaning"], key
         if isinstance(value, bool | int | float) and not entry.metadata["choices"]:
-            after = {k: v for k, _, v in walk(compose("config", TrainConfig, [f"{key}={another(value)}".lower()]))}
-            assert [k for k in after if after[k] != before[k]] == [key]
+            words[key] = f"{key}={another(value)}".lower()
+    for digit in range(len(words).bit_length()):
+        for is_set in (0, 1):
+            group = [key for number, key in enumerate(words) if number >> digit & 1 == is_set]
+            after = compose("config", TrainConfig, [words[key] for key in group])
+            assert [key for key, _, value in walk(after) if value != before[key]] == group
 
 
 def test_the_same_values_again_are_the_same_configuration():

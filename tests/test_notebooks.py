@@ -14,6 +14,7 @@ from conftest import ROOT
 from nbclient import NotebookClient
 from PIL import Image
 
+pytestmark = pytest.mark.usefixtures("forked")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STUDIES = sorted(folder.parent.name for folder in (ROOT / "experiments").glob("*/runs"))
 Execute = Callable[[str, Path], nbformat.NotebookNode]

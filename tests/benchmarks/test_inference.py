@@ -47,6 +47,7 @@ def test_what_is_different_is_counted():
     assert found == {"detections": 4, "same": 1, "different_pixels": 1, "pixels": 4}
 
 
+@pytest.mark.usefixtures("forked")
 def test_the_command(run: Run, tmp_path: Path):
     sizes = ["--sizes", "64x96", "32x32", "--batches", "1", "2", "--proposals", "5", "--rounds", "1"]
     how = ["--backbone", "tiny", "--stages", "--to", str(tmp_path)]
