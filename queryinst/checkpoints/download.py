@@ -126,7 +126,7 @@ def _answer(url: str, partial: Path, otherwise: str) -> tuple[Any, int]:
         request.add_header("Range", f"bytes={have}-")
         request.add_header("If-Range", validator.read_text())  # of another file it sends all
     try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+        response = urllib.request.build_opener().open(request, timeout=TIMEOUT)  # with the proxies of now
     except urllib.error.HTTPError as error:
         error.close()
         if have and error.headers.get("Content-Range") == f"bytes */{have}":
