@@ -53,15 +53,14 @@ def download(url: str, file: Path, name: str, otherwise: str, checksum: str = ""
         OSError: it cannot be written, as where the disk is full.
     """
     partial = file.with_name(f"{file.name}.partial")
-    waits, came = iter(WAITS), False
+    waits, most, came = iter(WAITS), _size(partial), False
     while True:
-        before = _size(partial)
         try:
             _go_on(url, partial, name, otherwise)
             break
         except _CutError as error:
-            if _size(partial) > before:
-                waits, came = iter(WAITS), True
+            if _size(partial) > most:
+                waits, most, came = iter(WAITS), _size(partial), True
             if isinstance(error, _UnreachableError) and not came:  # it will not be better in a moment
                 raise UserError(
                     f"{url} cannot be reached ({error}){_proxy(url)}: check the network, behind a proxy set "
@@ -109,7 +108,7 @@ def _go_on(url: str, partial: Path, name: str, otherwise: str) -> None:
         if not have:
             _require_file(response, first, url, otherwise)
             _remember(response, partial)
-        with partial.open("ab" if have else "wb") as file, _progress(name, have, total) as advance:
+        with partial.open("ab") as file, _progress(name, have, total) as advance:
             while first:
                 file.write(first)
                 advance(len(first))
@@ -180,7 +179,7 @@ def _require_room(partial: Path, total: int | None, have: int, name: str) -> Non
 
 
 def _remember(response: Any, partial: Path) -> None:
-    """What tells this file from a later one at the same address: without it a cut download begins anew."""
+    """Begin anew, with what tells this file from a later one at the same address, without which none can go on."""
     tag = response.headers.get("ETag") or ""
     found = tag if tag.startswith('"') else response.headers.get("Last-Modified")  # weak tags do not say it of bytes
     partial.unlink(missing_ok=True)

@@ -76,6 +76,13 @@ def test_a_cut_download_goes_on_where_it_was(publisher: Publisher, fetch: Fetch,
     assert "fetching zoo:a of 1.0 MB, from 0.5 MB on" in capsys.readouterr().err
 
 
+def test_each_part_that_came_is_a_new_beginning(publisher: Publisher, fetch: Fetch):
+    """However often it is cut, while something comes in between."""
+    publisher.faults = [cut(1 << 16), cut(0), cut(1 << 16), cut(0), cut(1 << 16), cut(0)]
+    assert fetch(SHA).read_bytes() == CONTENT
+    assert len(publisher.asked) == 7
+
+
 def test_also_in_the_next_command(publisher: Publisher, fetch: Fetch, tmp_path: Path):
     publisher.faults = [cut(HALF), *[cut(0)] * 3]
     said = failed(fetch)
@@ -146,6 +153,7 @@ def test_a_server_that_is_busy(publisher: Publisher, fetch: Fetch):
     ("kind", "content", "said"),
     [
         ("text/html", b"<html><title> Log in\n</title>", "(text/html, 'Log in'): fetch it elsewhere"),
+        ("text/html", b"Please log in", "(text/html): fetch it elsewhere"),
         ("application/octet-stream", b"\n<!DOCTYPE html>", "(application/octet-stream): fetch it elsewhere"),
     ],
 )
