@@ -9,13 +9,14 @@ from queryinst.settings import REQUIRED, changes_of, setting
 from queryinst.video_config import TrackerConfig
 
 TrackerChanges = changes_of(TrackerConfig)
+CHECKPOINT = "checkpoint of a training run, a file of queryinst.convert, or published weights such as mmdet:1x_pro100"
 
 
 @dataclass
 class EvaluateConfig:
     """`python -m queryinst.evaluate`"""
 
-    checkpoint: str = setting(REQUIRED, "checkpoint of a training run")
+    checkpoint: str = setting(REQUIRED, CHECKPOINT)
     allow: list[str] = setting([], "modules of your own that may be imported for the parts that the checkpoint names")
     images: str | None = setting(None, "folder of images; empty: the run's validation images")
     annotations: str | None = setting(None, "COCO file; empty: the run's validation set")
@@ -35,6 +36,12 @@ class EvaluateConfig:
     tracker: Any = field(default_factory=TrackerChanges)  # of a model for video; what is left out is as in training
     backend: str = setting("pycocotools", "who computes average precision", choices=("pycocotools", "faster_coco_eval"))
     metrics: dict[str, Any] = slots("metric", "further metrics: +metrics.NAME.name=module:Name")
+    expect: str | None = setting(
+        None,
+        "AP in points that should come out, MASK or BOX/MASK, or `published`: that of published weights by name; where "
+        "it does not, the exit code is 1",
+    )
+    tolerance: float = setting(0.2, "with expect, points that AP may differ, up or down", at_least=0, at_most=100)
     output: str | None = setting(None, "write the metrics to this JSON file")
     accelerator: str = setting("auto", "what to compute on", choices=ACCELERATORS)
 
@@ -43,7 +50,7 @@ class EvaluateConfig:
 class PredictConfig:
     """`python -m queryinst.predict`"""
 
-    checkpoint: str = setting(REQUIRED, "checkpoint of a training run")
+    checkpoint: str = setting(REQUIRED, CHECKPOINT)
     allow: list[str] = setting([], "modules of your own that may be imported for the parts that the checkpoint names")
     source: str = setting(
         REQUIRED, "image, folder of images, pattern such as photos/*.jpg, video, or a camera's number"
@@ -71,7 +78,7 @@ class PredictConfig:
 class DemoConfig:
     """`python -m queryinst.demo`"""
 
-    checkpoint: str = setting(REQUIRED, "checkpoint of a training run")
+    checkpoint: str = setting(REQUIRED, CHECKPOINT)
     allow: list[str] = setting([], "modules of your own that may be imported for the parts that the checkpoint names")
     port: int = setting(7860, "port of 127.0.0.1 that the page is at", at_least=1024, at_most=65_535)
     score: float = setting(0.3, "lowest score of a detection, to begin with", at_least=0, at_most=1)

@@ -275,7 +275,9 @@ class TrainConfig:
         None, "study that the run belongs to; with -m and nothing given, named after what varies", identity=False
     )
     dry_run: bool = setting(False, "train nothing: say which run this is, and what it will cost", identity=False)
-    weights: str | None = setting(None, "start from this checkpoint's weights (fine-tuning)")
+    weights: str | None = setting(
+        None, "start from these weights (fine-tuning): a checkpoint, or published ones such as mmdet:1x_pro100"
+    )
     model: ModelConfig = field(default_factory=ModelConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig, metadata={"slot": "backbone"})
     criterion: CriterionConfig = field(default_factory=CriterionConfig)

@@ -2,24 +2,30 @@
 
 python -m queryinst.convert queryinst_r50_fpn_1x_coco.pth r50.safetensors          MMDetection or hustvl/QueryInst
 python -m queryinst.convert queryinst_r50_fpn_1x_pro100_coco.pdparams r50.safetensors      PaddleDetection
+python -m queryinst.convert mmdet:1x_pro100 r50.safetensors                        published weights, fetched once
 python -m queryinst.convert outputs/RUN/best.ckpt mine.safetensors                 a run of ours
 python -m queryinst.convert ResNet50_cos_pretrained.pdparams backbone.safetensors  a backbone, for backbone.weights=FILE
 
 The result serves `evaluate checkpoint=`, `predict checkpoint=` and `train weights=`. Nothing in the source is executed.
+Published weights by name need no conversion: `checkpoint=` and `weights=` take the names as well.
 """
 
 import argparse
 from pathlib import Path
 
 from queryinst.studies.ending import ending
+from queryinst.zoo import ZOO
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        "python -m queryinst.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m queryinst.convert",
+        description=__doc__,
+        epilog=f"names: {', '.join(ZOO)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "source", type=Path, help="weights of MMDetection, hustvl/QueryInst, PaddleDetection, torchvision"
+        "source", type=Path, help="weights of MMDetection, hustvl/QueryInst, PaddleDetection, torchvision, or a name"
     )
     parser.add_argument("destination", type=Path, help="the safetensors file to write; it must not exist")
     parser.add_argument(

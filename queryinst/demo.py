@@ -2,6 +2,7 @@
 
 python -m queryinst.demo checkpoint=outputs/RUN/best.ckpt
 python -m queryinst.demo checkpoint=... port=8000 score=0.5
+python -m queryinst.demo checkpoint=mmdet:1x_pro100                 published weights, fetched once
 """
 
 import importlib.util
@@ -48,7 +49,7 @@ def main(config: DemoConfig) -> None:
 
         serve(
             answerer(model, checkpoint, config.megapixels),
-            title=f"queryinst: {checkpoint.path}",
+            title=f"queryinst: {config.checkpoint}",
             stages=len(model.stages),
             proposals=len(model.queries.features),
             score=config.score,

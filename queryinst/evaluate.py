@@ -5,16 +5,22 @@ python -m queryinst.evaluate checkpoint=... all_stages=true                     
 python -m queryinst.evaluate checkpoint=... elastic=true                           with fewer stages, fewer proposals
 python -m queryinst.evaluate checkpoint=... precision=bf16                         sooner: the network prepared for use
 python -m queryinst.evaluate checkpoint=... images=FOLDER annotations=FILE         on other data with the same classes
+python -m queryinst.evaluate checkpoint=mmdet:1x_pro100 images=COCO/val2017 \\
+    annotations=COCO/annotations/instances_val2017.json expect=published          published weights: is their AP met?
 """
 
+import dataclasses
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from queryinst.command_config import EvaluateConfig
 from queryinst.errors import UserError
+from queryinst.evaluation.expected import PUBLISHED, Expected, expected, require_val2017
 from queryinst.settings import changed
 from queryinst.slots import NETWORK, is_allowed, is_ours, outside, place
 from queryinst.studies.command import command
+from queryinst.zoo import in_zoo
 
 if TYPE_CHECKING:
     from queryinst.checkpoints.load import Checkpoint
@@ -31,6 +37,7 @@ def main(config: EvaluateConfig) -> None:
         raise UserError(
             "images and annotations belong together: give both, or neither for the run's own validation set"
         )
+    wanted = _wanted(config)
     from queryinst.checkpoints.load import load
     from queryinst.memory import keep_memory
     from queryinst.studies.results import require_writable
@@ -38,20 +45,41 @@ def main(config: EvaluateConfig) -> None:
     keep_memory()
     checkpoint = load(config.checkpoint, config.allow)
     if checkpoint.config.data.video:
-        if config.elastic:
-            raise UserError(f"elastic=true is for images, and {config.checkpoint} is a model for video: leave it out")
+        for setting in ("elastic=true",) * config.elastic + ("expect",) * bool(wanted):
+            raise UserError(f"{setting} is for images, and {config.checkpoint} is a model for video: leave it out")
     elif config.tracker != type(config.tracker)():
         raise UserError(f"tracker is for video, and {config.checkpoint} is a model for images: leave it out")
     source = _source(config, checkpoint)
+    if config.expect == PUBLISHED:
+        require_val2017(len(source.images), source.path)
     checkpoint.require_classes(source.categories.ids, source.categories.names, source.path)
     output = Path(config.output) if config.output else None
     if config.elastic and not config.images:
         output = output or Path(config.checkpoint).parent / ELASTIC
     if output:
         require_writable(output, "output", "metrics.json")
-    (_elastic if config.elastic else _metrics)(config, checkpoint, source, output)
+    if config.elastic:
+        _elastic(config, checkpoint, source, output)
+        met = True
+    else:
+        met = _metrics(config, checkpoint, source, output, wanted)
     if output:
         print(f"\nwritten to {output}")
+    if not met:
+        sys.exit(1)
+
+
+def _wanted(config: EvaluateConfig) -> Expected | None:
+    """The AP that should come out. Raises UserError for what can be seen to be wrong before anything is fetched."""
+    if in_zoo(config.checkpoint) and not config.images:
+        raise UserError(
+            f"{config.checkpoint} comes without data: give images=FOLDER annotations=FILE, such as COCO's val2017"
+        )
+    if config.expect is None:
+        return None
+    if config.elastic:
+        raise UserError("expect is of the whole model, and elastic=true evaluates parts of it: leave one out")
+    return expected(config.expect, config.tolerance, config.checkpoint)
 
 
 def _source(config: EvaluateConfig, checkpoint: "Checkpoint") -> "CocoFile":
@@ -94,7 +122,10 @@ def _own_metrics(config: EvaluateConfig, checkpoint: "Checkpoint") -> dict[str, 
     return kept
 
 
-def _metrics(config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile", output: Path | None) -> None:
+def _metrics(
+    config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile", output: Path | None, wanted: Expected | None
+) -> bool:
+    """Evaluate, print and write; whether AP is as it was wanted, if it was."""
     from queryinst.inference.predictor import device_of
     from queryinst.lightning.kinds import evaluator, table
     from queryinst.lightning.module import QueryInstModule
@@ -116,9 +147,14 @@ def _metrics(config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile
         print(f"{f'stage {stage + 1}' if prefix else ''}\n{table(module.metrics, source.categories.names, prefix)}")
     if evaluators[stages[-1]].diagnosis:
         print(f"\nwhy AP is nearly 0: {evaluators[stages[-1]].diagnosis}")
+    met, said = wanted.judge(module.metrics, prefix) if wanted else (True, "")
+    if said:
+        print(f"\n{said}")
     if output:
         annotations = source.path.as_posix()
-        write(output, {"checkpoint": config.checkpoint, "annotations": annotations, "metrics": module.metrics})
+        content = {"checkpoint": config.checkpoint, "annotations": annotations, "metrics": module.metrics}
+        write(output, {**content, "expected": dataclasses.asdict(wanted) | {"met": met}} if wanted else content)
+    return met
 
 
 def _elastic(config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile", output: Path | None) -> None:

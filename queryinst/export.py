@@ -2,7 +2,7 @@
 
 python -m queryinst.export outputs/RUN/best.ckpt model.onnx                        for onnxruntime, any machine
 python -m queryinst.export outputs/RUN/best.ckpt model.pt2                         for torch.export.load
-python -m queryinst.export r50.safetensors model.onnx --max-detections 100
+python -m queryinst.export mmdet:1x_pro100 model.onnx --max-detections 100         published weights, fetched once
 
 Bytes go in, at any size and any number of images; boxes, scores, labels and masks come out. The file knows its classes
 and the size that images should have; it is kept only if it finds what the network finds. `experiments/export` runs it.
@@ -23,7 +23,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         "python -m queryinst.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", type=Path, help="of a training run or of queryinst.convert")
+    parser.add_argument(
+        "checkpoint", type=Path, help="of a training run or of queryinst.convert, or published weights by name"
+    )
     parser.add_argument("destination", type=Path, help="the .onnx or .pt2 file to write; it must not exist")
     parser.add_argument(
         "--max-detections", type=int, help="detections an image; as many as the model's own evaluation by default"

@@ -1,6 +1,7 @@
 """`python -m queryinst.predict`: instances drawn on images and videos, and a COCO results file.
 
 python -m queryinst.predict checkpoint=outputs/RUN/best.ckpt source=photo.jpg
+python -m queryinst.predict checkpoint=mmdet:1x_pro100 source=photo.jpg           published weights, fetched once
 python -m queryinst.predict checkpoint=... source=FOLDER output=OVERLAYS score=0.5 classes=[cat,dog]
 python -m queryinst.predict checkpoint=... source='photos/**/*.jpg' cutouts=true nms=0.6
 python -m queryinst.predict checkpoint=... source=clip.mp4        an overlay video, and a frame number for each entry

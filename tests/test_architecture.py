@@ -28,6 +28,9 @@ BASE = {
     "slots",
     "library_names",
     "parts",
+    "cache",
+    "locks",
+    "zoo",
 }
 READERS = {"data", "evaluation", "visualize", "checkpoints"}
 MAY_IMPORT = {
@@ -44,6 +47,9 @@ MAY_IMPORT = {
     "parts": {"structures", "data"},  # for annotations only
     "command_config": {"settings", "config", "video_config", "part_config"},
     "memory": set(),
+    "cache": set(),
+    "locks": set(),
+    "zoo": {"errors"},
     "ops": {"errors"},
     "structures": {"ops"},
     "models": BASE,

@@ -10,6 +10,7 @@ from typing import Any
 import torchvision
 from torch import Tensor, nn
 
+from queryinst.checkpoints.by_name import local
 from queryinst.checkpoints.convert import backbone_weights, complete, some, translate
 from queryinst.checkpoints.library_weights import start_library
 from queryinst.checkpoints.read import read, read_safetensors, write_safetensors
@@ -79,18 +80,20 @@ class Checkpoint:
 
 
 def load(path: str | Path, allow: Sequence[str] = ()) -> Checkpoint:
-    """Read a checkpoint: of a training run (`.ckpt`), or one that `queryinst.convert` wrote (`.safetensors`).
+    """Read a checkpoint: of a training run (`.ckpt`), one that `queryinst.convert` wrote (`.safetensors`), or published
+    weights by name (`queryinst.zoo`), which are fetched once.
 
     Nothing that the file names is imported, neither here nor when the network is built, unless it is in `allow`.
 
     Args:
-        path: the file.
+        path: the file, or a name such as `mmdet:1x_pro100`.
         allow: modules of the user's own that may be imported for the parts that the checkpoint names.
 
     Raises:
-        UserError: there is no such file, it is damaged, it holds something else, or it would execute code.
+        UserError: there is no such file, it is damaged, it holds something else, it would execute code, or it cannot be
+            fetched.
     """
-    path = Path(path)
+    path = local(path)
     if path.suffix == SAFE:
         weights, record = read_safetensors(path)
         if record.get("kind") != "model":

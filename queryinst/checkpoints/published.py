@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from queryinst.checkpoints.by_name import origin as origin_of
 from queryinst.checkpoints.coco_names import COCO
 from queryinst.checkpoints.convert import (
     DERIVED,
@@ -25,6 +26,7 @@ from queryinst.checkpoints.read import read, read_safetensors, write_safetensors
 from queryinst.config import TrainConfig
 from queryinst.errors import UserError
 from queryinst.models.queryinst import QueryInst
+from queryinst.zoo import in_zoo
 
 
 def convert(
@@ -37,7 +39,7 @@ def convert(
     """Convert a file, and say line by line what was used.
 
     Args:
-        source: a weight file of any known kind.
+        source: a weight file of any known kind, or published weights by name.
         destination: the safetensors file to write.
         annotations: COCO file whose categories are the model's classes.
         aligned: whether the model was trained with RoIAlign shifted by half a pixel.
@@ -50,6 +52,9 @@ def convert(
         raise UserError(f"the result is a safetensors file: name it {destination}{SAFE}")
     if destination.exists():
         raise UserError(f"{destination} exists already; delete it, or give another name")
+    if in_zoo(source):
+        yield from _from_zoo(source, destination, annotations, aligned)
+        return
     content: Any
     if source.suffix == SAFE:
         content, record = read_safetensors(source)
@@ -82,8 +87,26 @@ def convert(
         yield f"used          {len(translated.weights)} tensors under our names, none left over, none missing"
         if translated.ignored:
             yield f"ignored       {some(translated.ignored)}: follow from the architecture, or are no weights"
-    size = destination.stat().st_size / 1e6
-    yield f"written       {destination} ({size:.1f} MB); sha256 of the source {origin['sha256']}"
+    yield _written(destination, origin["sha256"])
+
+
+def _from_zoo(name: Path, destination: Path, annotations: Path | None, aligned: bool) -> Iterator[str]:
+    """Published weights, which are fetched and converted once, with other classes or RoIAlign where that is asked."""
+    checkpoint = load(name)
+    config = checkpoint.config
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, aligned=aligned))
+    if annotations:
+        classes = _classes({}, len(checkpoint.category_ids), annotations)
+        checkpoint = dataclasses.replace(checkpoint, category_ids=list(classes), category_names=list(classes.values()))
+    source = origin_of(checkpoint.path)
+    save(dataclasses.replace(checkpoint, config=config), destination, source)
+    yield f"source        {name}: {source['label']}"
+    yield from _describe(checkpoint)
+    yield _written(destination, source["sha256"])
+
+
+def _written(destination: Path, sha256: str) -> str:
+    return f"written       {destination} ({destination.stat().st_size / 1e6:.1f} MB); sha256 of the source {sha256}"
 
 
 def _only_for_others(annotations: Path | None, aligned: bool) -> None:

@@ -16,12 +16,16 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from queryinst.errors import UserError
+from queryinst.errors import FULL, UserError
 
 TORCH = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")  # how torch.save's two formats begin
 RECORD = "queryinst"  # the key of our record in a safetensors file's metadata
 # Objects of these may lie beside the weights. Nobody needs them, and none of their code is found or called.
 FOREIGN = ("mmengine.", "mmcv.", "mmdet.", "pathlib.", "datetime.")
+
+
+class NotWrittenError(UserError):
+    """A file of ours cannot be written, whatever it was made of."""
 
 
 class _Inert:
@@ -169,7 +173,11 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
-    """Write tensors and a JSON record of what they are; the file appears whole or not at all. Raises UserError."""
+    """Write tensors and a JSON record of what they are; the file appears whole or not at all.
+
+    Raises:
+        NotWrittenError: a full disk, or another reason that it cannot be written.
+    """
     partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,7 +187,13 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor], record: dict[str, 
     except (OSError, safetensors.SafetensorError) as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written ({error}); give another file") from None
+        number = re.search(r"os error (\d+)", str(error))  # safetensors says it in its text only
+        full = FULL.get(int(number[1]) if number else getattr(error, "errno", 0))
+        raise NotWrittenError(
+            f"{path} cannot be written: {full}. Make room, and the same command goes on"
+            if full
+            else f"{path} cannot be written ({error}); give another file"
+        ) from None
 
 
 def _read_torch(path: Path) -> Any:

@@ -1,8 +1,8 @@
 """What is kept of an annotation file: flat arrays, on disk where the file is large, so that it is parsed once.
 
 The index of FILE.json is FILE.json.index beside it or, where nothing can be written there, in the user's cache folder
-(`$XDG_CACHE_HOME` or `~/.cache`, below `queryinst`). It is a safetensors file and is mapped, not read: loader processes
-share its pages. It belongs to the content (SHA-256) of the annotation file; one that does not fit is made again.
+(`queryinst.cache`). It is a safetensors file and is mapped, not read: loader processes share its pages. It belongs to
+the content (SHA-256) of the annotation file; one that does not fit is made again.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from queryinst.cache import cache_folder
 from queryinst.errors import UserError
 
 FORMAT = "queryinst annotations 2"
@@ -161,8 +162,7 @@ def save(index: Index, path: Path, digest: str) -> Index:
 
 
 def _places(path: Path, digest: str) -> list[Path]:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return [path.with_name(f"{path.name}.index"), cache / "queryinst" / f"{digest}.index"]
+    return [path.with_name(f"{path.name}.index"), cache_folder() / f"{digest}.index"]
 
 
 def _load(file: Path, digest: str) -> Index | None:

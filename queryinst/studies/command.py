@@ -25,6 +25,7 @@ from queryinst.studies import call, sweep, sweep_table, sweepers
 from queryinst.studies.explain import check_overrides, explained
 from queryinst.studies.processes import end_with_parent, settle
 from queryinst.studies.sources import CONF, Sources
+from queryinst.zoo import in_zoo, published
 
 __all__ = ["CONF", "command", "compose", "typed"]
 
@@ -116,6 +117,9 @@ def typed(composed: DictConfig, schema: type[Any]) -> Any:
         )
     check(config)
     check_parts(config)
+    for key in ("checkpoint", "weights"):
+        if in_zoo(name := str(getattr(config, key, ""))):
+            published(name)
     return config
 
 

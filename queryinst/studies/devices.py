@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from queryinst.errors import UserError
-from queryinst.studies.locks import held
+from queryinst.locks import held
 
 # One a GPU, held while a job has it. The folder for temporary files is shared by the users of a machine, this is not.
 LOCKS = Path(tempfile.gettempdir()) / f"queryinst-devices-{os.getuid() if hasattr(os, 'getuid') else 'user'}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from queryinst.checkpoints.by_name import checksum_of
 from queryinst.config import TrainConfig
 from queryinst.data.embedded import fingerprint
 from queryinst.data.fingerprint import content, everything, pictures
@@ -16,6 +17,7 @@ from queryinst.errors import UserError
 from queryinst.library_names import DOWNLOADS
 from queryinst.part_config import WEIGHTED, PartConfig, TermConfig, opened
 from queryinst.slots import sources
+from queryinst.zoo import in_zoo
 
 OWN_DATA = ("annotations", "images")
 
@@ -31,7 +33,7 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     values["trainer.extra"] = {key: value for key, value in values["trainer.extra"].items() if key != "max_time"}
     for key in ("weights", "backbone.weights"):
         if values[key] and values[key] not in DOWNLOADS.values():
-            values[key] = _digest(Path(values[key]), key)
+            values[key] = _weights(values[key], key)
     if parts := sources(config):
         values["parts"] = parts
     made = fingerprint(config.data)
@@ -90,6 +92,13 @@ def run_id(values: dict[str, Any]) -> str:
 def run_folder(config: TrainConfig, values: dict[str, Any]) -> Path:
     """Where everything of a run lies."""
     return Path(config.output) / f"{config.name}-{run_id(values)}"
+
+
+def _weights(path: str, key: str) -> str:
+    """What identifies a file of weights; of published ones, the published file and not what convert makes of it, which
+    another version may do in another way.
+    """
+    return f"published {checksum_of(path)}" if key == "weights" and in_zoo(path) else _digest(Path(path), key)
 
 
 def _digest(path: Path, key: str) -> str:

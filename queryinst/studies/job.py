@@ -14,11 +14,11 @@ from omegaconf import OmegaConf
 
 from queryinst.config import TrainConfig
 from queryinst.errors import Pruned, UserError, room
+from queryinst.locks import held
 from queryinst.slots import NETWORK, outside, place
 from queryinst.studies.files import write_whole
 from queryinst.studies.identity import identity, run_folder, run_id
 from queryinst.studies.judge import judge
-from queryinst.studies.locks import held
 from queryinst.studies.processes import is_first
 from queryinst.studies.revision import differing, take_part
 

@@ -10,8 +10,8 @@ from conftest import shapes_config
 from test_job_folder import TRAINED
 
 from queryinst.lightning import training
+from queryinst.locks import held
 from queryinst.studies import job
-from queryinst.studies.locks import held
 
 
 def test_one_process_has_it(tmp_path: Path):
