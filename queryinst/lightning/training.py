@@ -232,6 +232,8 @@ def _heading(config: TrainConfig, data: CocoDataModule, world: int) -> list[str]
         f"QueryInst  {config.backbone.name}, {model.num_proposals} queries, {model.num_stages} stages",
         f"data       {config.data.root}: {used} training images ({len(train.images) - used} left out), "
         f"{len(val.images)} validation images, {len(data.categories)} classes",
+        f"files      {config.data.train_annotations}, images in {config.data.train_images}; "
+        f"{config.data.val_annotations}, images in {config.data.val_images}",
         f"training   {config.schedule.epochs} epochs, {config.data.batch_size} images a step on "
         f"{world} device{'s' * (world > 1)}, learning rate {lr:.3g}",
     ]

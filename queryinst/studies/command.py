@@ -16,7 +16,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from queryinst.config import TrainerConfig
+from queryinst.config import DataConfig, TrainerConfig
+from queryinst.data.layout import find
 from queryinst.errors import Stopped, UserError
 from queryinst.rules import check
 from queryinst.settings import walk
@@ -112,7 +113,7 @@ def typed(composed: DictConfig, schema: type[Any]) -> Any:
         raise UserError(f"{missing[0]} must be given ({meaning}): add {missing[0]}=VALUE to the command")
     with explained(schema, Sources([])):
         # onto a fresh schema: Hydra lets `+key=value` add to a node what its dataclass does not have
-        config = OmegaConf.to_object(
+        config: Any = OmegaConf.to_object(
             OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.to_container(composed, resolve=True))
         )
     check(config)
@@ -120,6 +121,8 @@ def typed(composed: DictConfig, schema: type[Any]) -> Any:
     for key in ("checkpoint", "weights"):
         if in_zoo(name := str(getattr(config, key, ""))):
             published(name)
+    if isinstance(getattr(config, "data", None), DataConfig):
+        config.data = find(config.data)
     return config
 
 

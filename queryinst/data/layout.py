@@ -1,0 +1,119 @@
+"""Which files of a folder are the data, where they are not named as COCO's."""
+
+import dataclasses
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from queryinst.config import DataConfig
+from queryinst.data.fingerprint import names_in
+from queryinst.errors import UserError
+
+ROLES = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
+OTHERS = ("captions", "keypoints", "panoptic", "stuff", "image_info")  # COCO's files that have no instances
+DEPTH, FILES = 3, 2000  # how far below the root, and how many JSON files, are looked at
+SNIFFED = 65_536  # bytes at the beginning and at the end of a file
+LOOKED_FOR = 20  # images of a file that say in which folder they are
+NAMED = ("train_annotations", "train_images", "val_annotations", "val_images")
+
+
+def find(data: DataConfig) -> DataConfig:
+    """The settings with the files and folders that are there, where those of COCO's names are not.
+
+    What is found: COCO files with instances, up to three folders deep, whose name or folder says train, val, valid,
+    validation or test (Roboflow's `train/_annotations.coco.json`, `annotations/instances_val.json`, `val.json`), and
+    for each the folder that has its images. Where there is no validation set, the test set is it. Settings that
+    somebody has changed, data that is made, video and a reader of one's own stay as they are.
+
+    Raises:
+        UserError: several files could be the one, or there is one without another to validate with.
+    """
+    root, standard = Path(data.root), DataConfig()
+    changed = [name for name in NAMED if getattr(data, name) != getattr(standard, name)]
+    if changed or data.shapes or data.video or data.reader.name != standard.reader.name or not root.is_dir():
+        return data
+    if (root / data.train_annotations).exists():
+        return data
+    found: dict[str, list[Path]] = {}
+    for path in annotation_files(root):
+        found.setdefault(role(path.relative_to(root)), []).append(path)
+    if not found:
+        return data  # what is missing is said where the files are opened
+    chosen = {split: _only(root, split, paths) for split, paths in found.items() if split}
+    train, val = chosen.get("train"), chosen.get("val", chosen.get("test"))
+    if train is None or val is None:
+        names = ", ".join(str(path.relative_to(root)) for path in itertools.chain(*found.values()))
+        missing = "train" if train is None else "val"
+        raise UserError(
+            f"{root} has {names}, and none that says by its name that it is the "
+            f"{'training' if missing == 'train' else 'validation'} set: set data.{missing}_annotations=FILE and "
+            f"data.{missing}_images=FOLDER, from {root}"
+        )
+    values = {"train_annotations": train, "val_annotations": val}
+    values |= {"train_images": images_of(root, train), "val_images": images_of(root, val)}
+    places: dict[str, Any] = {name: path.relative_to(root).as_posix() for name, path in values.items()}
+    return dataclasses.replace(data, **places)
+
+
+def annotation_files(root: Path) -> list[Path]:
+    """COCO files with instances, sorted; of COCO's own kinds `instances_*` only."""
+    depths = ("/".join(["*"] * level + ["*.json"]) for level in range(DEPTH))
+    paths = itertools.islice((path for pattern in depths for path in sorted(root.glob(pattern))), FILES)
+    return [path for path in paths if not any(word in path.stem for word in OTHERS) and _is_coco(path)]
+
+
+def role(path: Path) -> str:
+    """train, val, test, or "" where neither the file nor its folders say so. The file's own name counts first."""
+    for part in (path.stem, *reversed(path.parts[:-1])):
+        words = re.split(r"[^a-z]+", part.lower())
+        for split, names in ROLES.items():
+            if any(name in words for name in names):
+                return split
+    return ""
+
+
+def images_of(root: Path, annotations: Path) -> Path:
+    """The folder below `root` that has the first images of an annotation file; that of the file where none has."""
+    names = list(itertools.islice(names_in(annotations), LOOKED_FOR))
+    candidates = list(_candidates(root, annotations))
+    counts = [sum(os.path.isfile(folder / name) for name in names) for folder in candidates]
+    return candidates[counts.index(max(counts))]
+
+
+def _candidates(root: Path, annotations: Path) -> Iterator[Path]:
+    """Folders where images may be, the likely ones first."""
+    here, split = annotations.parent, role(annotations.relative_to(root))
+    named = [annotations.stem.removeprefix("instances_"), *ROLES.get(split, ())]
+    for base in dict.fromkeys((here, here.parent if here != root else root, root)):
+        for name in ("", *named):
+            for folder in (base / name, base / name / "images", base / "images" / name, base / "JPEGImages"):
+                if folder.is_dir():
+                    yield folder
+
+
+def _is_coco(path: Path) -> bool:
+    """Whether a JSON file has the lists of COCO, by its first and last bytes: it may have gigabytes."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(SNIFFED)
+            file.seek(max(0, path.stat().st_size - SNIFFED))
+            text += file.read(SNIFFED)
+    except OSError:
+        return False
+    keys = (b'"images"', b'"annotations"', b'"categories"', b'"segmentation"', b'"file_name"')
+    return text.lstrip()[:1] == b"{" and sum(key in text for key in keys) >= 2
+
+
+def _only(root: Path, split: str, paths: list[Path]) -> Path:
+    if len(paths) == 1:
+        return paths[0]
+    plain = [path for path in paths if path.stem.startswith("instances_")]
+    if len(plain) == 1:
+        return plain[0]
+    names = ", ".join(str(path.relative_to(root)) for path in paths)
+    kind = {"train": "training", "val": "validation"}.get(split, split)
+    setting = "train" if split == "train" else "val"
+    raise UserError(f"{root} has several files for the {kind} set ({names}): set data.{setting}_annotations=FILE")

@@ -1,0 +1,125 @@
+"""The files of a folder are found by the names that tools give them; where they are not clear nothing is guessed."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from queryinst.config import DataConfig, ShapesConfig
+from queryinst.data.layout import find
+from queryinst.errors import UserError
+from queryinst.part_config import PartConfig
+
+REAL = ROOT.parent / "shared" / "real"
+
+
+def put(root: Path, annotations: str, images: str, names: tuple[str, ...] = ("1.jpg", "2.jpg")) -> None:
+    """A COCO file and its images, empty: nobody reads them here."""
+    content = {"images": [{"id": n, "file_name": name} for n, name in enumerate(names)], "annotations": []}
+    path = root / annotations
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**content, "categories": []}))
+    for name in names:
+        (root / images / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / images / name).touch()
+
+
+def found(root: Path, **settings: object) -> tuple[str, str, str, str]:
+    data = find(DataConfig(root=str(root), **settings))  # type: ignore[arg-type]
+    return data.train_annotations, data.train_images, data.val_annotations, data.val_images
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        (("train/_annotations.coco.json", "train"), ("valid/_annotations.coco.json", "valid")),
+        (("train/_annotations.coco.json", "train"), ("test/_annotations.coco.json", "test")),
+        (("annotations/instances_train.json", "images/train"), ("annotations/instances_val.json", "images/val")),
+        (("annotations/instances_train2014.json", "train2014"), ("annotations/instances_val2014.json", "val2014")),
+        (("train.json", "images"), ("val.json", "images")),
+        (("labels/my-Training.json", "labels"), ("labels/my-validation.json", "labels")),
+        (("a/annotations/train.json", "a/images"), ("a/annotations/dev.json", "a/images")),
+        (("train/labels.json", "train/images"), ("val/labels.json", "val/images")),
+        (("training/x.json", "training"), ("training/val.json", "training")),  # a file's own name counts first
+    ],
+)
+def test_what_tools_write(tmp_path: Path, train: tuple[str, str], val: tuple[str, str]):
+    put(tmp_path, *train)
+    put(tmp_path, *val)
+    assert found(tmp_path) == (*train, *val)
+
+
+def test_a_validation_set_goes_before_a_test_set(tmp_path: Path):
+    for name in ("train", "valid", "test"):
+        put(tmp_path, f"{name}/_annotations.coco.json", name)
+    assert found(tmp_path)[2:] == ("valid/_annotations.coco.json", "valid")
+
+
+def test_files_that_hold_no_instances_are_none(tmp_path: Path):
+    for split in ("train2014", "val2014"):
+        for kind in ("instances", "captions", "person_keypoints"):
+            put(tmp_path, f"annotations/{kind}_{split}.json", split)
+        (tmp_path / split / "train.json").write_text('{"shapes": [], "imagePath": "1.jpg"}')  # of LabelMe
+    (tmp_path / "train.json").write_text("[1, 2]")
+    assert found(tmp_path) == (
+        "annotations/instances_train2014.json",
+        "train2014",
+        "annotations/instances_val2014.json",
+        "val2014",
+    )
+
+
+def test_the_folder_with_the_images_is_the_one(tmp_path: Path):
+    """Not the first of a good name: an empty `train` beside `images/train`."""
+    put(tmp_path, "train.json", "images/train")
+    put(tmp_path, "val.json", "images/val")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "1.jpg").touch()  # one of two
+    assert found(tmp_path)[1::2] == ("images/train", "images/val")
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        (["all.json"], r"has all\.json, and none that says by its name that it is the training set: set data\.train_"),
+        (
+            ["train.json", "b.json"],
+            r"that it is the validation set: set data\.val_annotations=FILE and data\.val_images=",
+        ),
+        (
+            ["train.json", "train_2.json", "val.json"],
+            r"several files for the training set \(train\.json, train_2\.json\)",
+        ),
+        (["train.json", "val.json", "valid.json"], r"several files for the validation set .*set data\.val_annotations"),
+    ],
+)
+def test_what_is_not_clear_is_asked(tmp_path: Path, files: list[str], sentence: str):
+    for name in files:
+        put(tmp_path, name, "images")
+    with pytest.raises(UserError, match=sentence):
+        found(tmp_path)
+
+
+def test_what_somebody_has_said_stays(tmp_path: Path):
+    put(tmp_path, "train/_annotations.coco.json", "train")
+    put(tmp_path, "valid/_annotations.coco.json", "valid")
+    standard = DataConfig()
+    for name in ("train_annotations", "val_images"):
+        data = DataConfig(root=str(tmp_path), **{name: "mine"})  # type: ignore[arg-type]
+        assert find(data) == data
+    for settings in ({"shapes": ShapesConfig(1, 1)}, {"reader": PartConfig("mine:Reader")}):
+        assert found(tmp_path, **settings)[0] == standard.train_annotations
+    assert find(DataConfig(root=str(tmp_path / "nowhere"))).train_annotations == standard.train_annotations
+    put(tmp_path, standard.train_annotations, "train2017")
+    assert found(tmp_path)[0] == standard.train_annotations
+
+
+def test_a_folder_without_annotations_is_left_to_whoever_opens_it(tmp_path: Path):
+    assert found(tmp_path)[0] == DataConfig().train_annotations
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real photographs are not beside this repository")
+def test_real_folders():
+    assert found(REAL / "facade") == ("train/_annotations.coco.json", "train", "valid/_annotations.coco.json", "valid")
+    assert found(REAL / "coco_ccby")[0] == "annotations/instances_train2017.json"
