@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from queryinst.errors import UserError
 from queryinst.formats.files import Gallery, folder_of, read_json, split_of
-from queryinst.formats.found import Found, Request, coded, number, progress
+from queryinst.formats.found import Found, Request, coded, number, points_of, progress
 from queryinst.formats.instance_maps import read_map
 
 NAME, WHAT = "cityscapes", "Cityscapes (*_polygons.json or *_instanceIds.png)"
@@ -91,7 +91,7 @@ def paint(content: dict[str, Any], path: Path) -> NDArray[np.int64]:
         if key is not None:
             value = key * EACH + counts[key]
             counts[key] += 1
-        points = [(number(x, where, "x"), number(y, where, "y")) for x, y in thing.get("polygon") or []]
+        points = points_of(thing.get("polygon") or [], where)
         if len(points) > 1:
             brush.polygon(points, fill=value)
     return np.asarray(canvas).astype(np.int64)

@@ -98,6 +98,8 @@ def _outline(shape: "ElementTree.Element", where: str) -> list[float]:
 def _mask(shape: "ElementTree.Element", picture: Picture, where: str) -> Part:
     """Run lengths of 0 and 1 in turn, row by row, of the bitmap that fills a box."""
     left, top, width, height = (_whole(shape, key, where) for key in ("left", "top", "width", "height"))
+    if not (0 < width <= picture.width and 0 < height <= picture.height):
+        raise UserError(f"{where} has a mask of {width}x{height}; its image is {picture.width}x{picture.height}")
     try:
         runs = np.array([int(run) for run in (shape.get("rle") or "").split(",")])
     except ValueError:

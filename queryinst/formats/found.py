@@ -178,14 +178,21 @@ def progress(items: Sequence[T], what: str) -> Iterable[T]:
 
 
 def number(value: Any, where: str, what: str) -> float:
-    """A finite number of a file. Raises UserError that names the place."""
+    """A number of pixels, percent or degrees of a file. Raises UserError that names the place."""
     try:
         read = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         read = math.nan
-    if not math.isfinite(read):
-        raise UserError(f"{where} has {what} {str(value)[:60]!r}; wanted a finite number")
+    if not abs(read) <= LARGEST:
+        raise UserError(f"{where} has {what} {str(value)[:60]!r}; wanted a finite number, of at most {LARGEST}")
     return read
+
+
+def points_of(value: Any, where: str) -> list[tuple[float, float]]:
+    """x, y of each of a list of points. Raises UserError that names the place."""
+    if not isinstance(value, list) or not all(isinstance(point, list) and len(point) == 2 for point in value):
+        raise UserError(f"{where} has points {str(value)[:60]}; wanted a list with x, y of each")
+    return [(number(x, where, "x"), number(y, where, "y")) for x, y in value]
 
 
 def with_images(request: Request, folder: Path) -> Request:

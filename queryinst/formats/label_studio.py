@@ -8,7 +8,18 @@ from numpy.typing import NDArray
 
 from queryinst.errors import UserError
 from queryinst.formats.files import Gallery, folder_of, json_files, names_in, read_json
-from queryinst.formats.found import Found, Part, Picture, Request, coded, ellipse, number, progress, rectangle
+from queryinst.formats.found import (
+    Found,
+    Part,
+    Picture,
+    Request,
+    coded,
+    ellipse,
+    number,
+    points_of,
+    progress,
+    rectangle,
+)
 
 NAME, WHAT = "label_studio", "Label Studio (JSON, not JSON-MIN)"
 LABELS = ("polygonlabels", "rectanglelabels", "brushlabels", "ellipselabels", "labels")
@@ -43,15 +54,15 @@ def _add_task(found: Found, gallery: Gallery, task: dict[str, Any], where: str, 
     picture = gallery.picture(_names(task, results), size)
     if picture is None:
         return
-    labels = {result.get("id"): label for result in results if (label := _label(result))}
+    labels = {str(result.get("id")): label for result in results if (label := _label(result))}
     seen = set()
     for place, result in enumerate(results):
-        value, key = result.get("value"), result.get("id") or place
+        value, key = result.get("value"), str(result.get("id") or place)
         # Where shapes and labels are two tags, one object is two results of one id, with the shape in both.
         if not isinstance(value, dict) or key in seen or not _has_shape(value):
             continue
         seen.add(key)
-        label = _label(result) or labels.get(result.get("id"))
+        label = _label(result) or labels.get(key)
         if label is None:
             found.notes["shapes without a label left out"] += 1
         elif result.get("image_rotation"):
@@ -90,7 +101,7 @@ def _names(task: dict[str, Any], results: list[dict[str, Any]]) -> list[str]:
 def _label(result: dict[str, Any]) -> str | None:
     value = result.get("value")
     given = next((value[key] for key in LABELS if value.get(key)), None) if isinstance(value, dict) else None
-    return str(given[0]) if isinstance(given, list) else None
+    return str(given[0]) if isinstance(given, list) and given else None
 
 
 def _has_shape(value: dict[str, Any]) -> bool:
@@ -111,13 +122,8 @@ def _outline(value: dict[str, Any], picture: Picture, where: str) -> list[float]
 
     width, height, turn = picture.width, picture.height, number(value.get("rotation") or 0, where, "rotation")
     if "points" in value:
-        points = value["points"]
-        if not isinstance(points, list) or not all(isinstance(p, list | tuple) and len(p) == 2 for p in points):
-            raise UserError(f"{where} has points {str(points)[:60]}; wanted x, y of each")
-        sides = (width, height)
-        return [
-            number(v, where, "a point") * side / 100 for point in points for v, side in zip(point, sides, strict=True)
-        ]
+        points = points_of(value["points"], where)
+        return [percent * side / 100 for point in points for percent, side in zip(point, (width, height), strict=True)]
     if "radiusX" in value:
         radii = pixels("radiusX", width), pixels("radiusY", height)
         return ellipse(pixels("x", width), pixels("y", height), *radii, turn)

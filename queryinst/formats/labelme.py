@@ -11,7 +11,7 @@ from PIL import Image
 
 from queryinst.errors import UserError
 from queryinst.formats.files import Gallery, folder_of, json_files, read_json, split_of
-from queryinst.formats.found import Found, Part, Picture, Request, coded, ellipse, number, progress, rectangle
+from queryinst.formats.found import Found, Part, Picture, Request, coded, ellipse, points_of, progress, rectangle
 
 NAME, WHAT = "labelme", "labelme (a JSON file an image)"
 NO_AREA = ("line", "linestrip", "point", "points")  # shapes that enclose nothing
@@ -78,10 +78,11 @@ def _part(shape: dict[str, Any], picture: Picture) -> Part:
 
 
 def _points(shape: dict[str, Any], wanted: int) -> list[tuple[float, float]]:
-    where, points = shape["where"], shape["points"]
-    if not all(isinstance(point, list | tuple) and len(point) == 2 for point in points) or len(points) < wanted:
-        raise UserError(f"{where} has points {str(points)[:60]}; a {shape['shape_type']} needs {wanted} of x, y")
-    return [(number(x, where, "x"), number(y, where, "y")) for x, y in points]
+    points = points_of(shape["points"], shape["where"])
+    if len(points) < wanted:
+        kind = str(shape["shape_type"])[:40]
+        raise UserError(f"{shape['where']} has {len(points)} points; a shape of the kind '{kind}' needs {wanted}")
+    return points
 
 
 def _outline(shape: dict[str, Any]) -> list[float]:

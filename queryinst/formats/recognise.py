@@ -30,11 +30,21 @@ def read(request: Request, name: str | None = None) -> tuple[Found, str]:
     module = FORMATS.get(name) if name else recognise(request.source)
     if module is None:
         raise UserError(f"--format '{name}' is not known{nearest(name or '', FORMATS)}; there are {', '.join(FORMATS)}")
-    found: Found = module.read(request)
+    found = _read(module, request)
     require_all(found, request)
     if not found.pictures:
         raise UserError(f"{request.source} has no images that {module.WHAT} would have; is it of another format?")
     return found, module.WHAT
+
+
+def _read(module: ModuleType, request: Request) -> Found:
+    try:
+        found: Found = module.read(request)
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError, OSError) as error:
+        # A value of a kind nobody thinks of.
+        kind = type(error).__name__
+        raise UserError(f"{request.source} cannot be understood as {module.WHAT}: {kind}: {error}") from error
+    return found
 
 
 def recognise(source: Path) -> ModuleType:

@@ -49,13 +49,17 @@ def _regions(image: dict[str, Any]) -> list[Any]:
     return list(regions.values()) if isinstance(regions, dict) else regions if isinstance(regions, list) else []
 
 
+def _attributes(region: Any) -> dict[str, Any]:
+    given = region.get("region_attributes") if isinstance(region, dict) else None
+    return given if isinstance(given, dict) else {}
+
+
 def _attribute(found: Found, request: Request, images: list[dict[str, Any]]) -> str | None:
     """The attribute that holds the class; None where regions have none."""
     used: Counter[str] = Counter()
     for image in images:
         for region in _regions(image):
-            given = region.get("region_attributes") if isinstance(region, dict) else None
-            used.update(key for key, value in (given or {}).items() if isinstance(value, str) and value)
+            used.update(key for key, value in _attributes(region).items() if isinstance(value, str) and value)
     if request.attribute is not None:
         if request.attribute not in used:
             raise UserError(f"no region has the attribute '{request.attribute}'; there are {', '.join(used) or 'none'}")
@@ -80,7 +84,7 @@ def _add(found: Found, picture: Picture, region: Any, where: str, attribute: str
         return
     name = request.classes[0] if request.classes else UNNAMED
     if attribute is not None:
-        name = str((region.get("region_attributes") or {}).get(attribute) or "")
+        name = str(_attributes(region).get(attribute) or "")
         if not name:
             found.notes[f"regions without the attribute '{attribute}' left out"] += 1
             return

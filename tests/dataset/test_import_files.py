@@ -138,7 +138,7 @@ LABELME = {"shapes": [], "imagePath": "a.png", "imageHeight": 100, "imageWidth":
         (
             {"a.json": LABELME | {"shapes": [{"label": "x", "points": [[1, "y"]] * 3}]}},
             [],
-            "a.json, shape 0, has y 'y'; wanted a finite number",
+            "a.json, shape 0, has y 'y'; wanted a finite number, of at most 1000000",
         ),
         (
             {"a.json": LABELME | {"shapes": [{"label": "x", "points": [[1, 2], [3, 4]], "shape_type": "mask"}]}},
@@ -151,7 +151,7 @@ LABELME = {"shapes": [], "imagePath": "a.png", "imageHeight": 100, "imageWidth":
         (
             {"a.xml": '<annotations><image name="a.png" width="200" height="x"/></annotations>'},
             [],
-            "image a.png, has height 'x'; wanted a finite number",
+            "image a.png, has height 'x'; wanted a finite number, of at most 1000000",
         ),
         ({"data.yaml": "names: [a]\ntrain: x"}, [], "data.yaml names x, which is not there; looked for"),
         ({"data.yaml": "names: [a"}, [], "data.yaml cannot be read as YAML"),
@@ -162,7 +162,7 @@ LABELME = {"shapes": [], "imagePath": "a.png", "imageHeight": 100, "imageWidth":
         (
             {"a.json": {"a": {"filename": "a.png", "regions": [{"shape_attributes": {"name": "rect", "x": 1}}]}}},
             [],
-            "region 0, has y 'None'; wanted a finite number",
+            "region 0, has y 'None'; wanted a finite number, of at most 1000000",
         ),
         (
             {"a.json": {"a": {"filename": "a.png", "regions": []}}},
