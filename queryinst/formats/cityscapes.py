@@ -83,9 +83,12 @@ def paint(content: dict[str, Any], path: Path) -> NDArray[np.int64]:
     brush, counts = ImageDraw.Draw(canvas), dict.fromkeys(IDS, 0)
     classes = {name: key for key, name in IDS.items()}
     for place, thing in enumerate(content["objects"]):
+        where = f"{path}, object {place},"
+        if not isinstance(thing, dict):
+            raise UserError(f"{where} is {str(thing)[:60]}; wanted a label and a polygon")
         if thing.get("deleted"):
             continue
-        label, where = str(thing.get("label")), f"{path}, object {place},"
+        label = str(thing.get("label"))
         key = classes.get(label)
         value = classes.get(label.removesuffix("group"), 0)
         if key is not None:

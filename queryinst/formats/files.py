@@ -1,5 +1,6 @@
 """The image files that annotations speak of: where they are, and their size."""
 
+import contextlib
 import json
 import os
 import re
@@ -59,8 +60,9 @@ class Gallery:
         # The end of the path says most: `a/b/c.jpg` is looked for as that, as `b/c.jpg`, and as `c.jpg` anywhere.
         for start in range(len(parts)):
             path = self.folder.joinpath(*parts[start:])
-            if path.is_file():
-                return path
+            with contextlib.suppress(OSError, ValueError):  # no possible name of a file
+                if path.is_file():
+                    return path
         return self._only(self._by_name, parts[-1]) if parts else None
 
     def of_stem(self, stem: str) -> Path | None:

@@ -91,7 +91,7 @@ def _size(result: dict[str, Any]) -> tuple[int, int] | None:
 
 def _names(task: dict[str, Any], results: list[dict[str, Any]]) -> list[str]:
     """What the image of a task may be called, most likely first."""
-    keys = [result.get("to_name") for result in results]
+    keys = [str(result.get("to_name")) for result in results]
     data = task["data"]
     told = [data[key] for key in (*keys, "image", *data) if isinstance(data.get(key), str)]
     uploaded = task.get("file_upload")

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import contextlib
 import io
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,11 @@ def _picture(gallery: Gallery, path: Path, content: dict[str, Any], split: str) 
     height, width = content.get("imageHeight"), content.get("imageWidth")
     size = (int(height), int(width)) if isinstance(height, int) and isinstance(width, int) else None
     named = str(content["imagePath"]).replace("\\", "/")
-    beside = path.parent / named  # imagePath counts from the JSON file
-    if beside.is_file() and beside.resolve().is_relative_to(gallery.folder.resolve()):
-        return gallery.picture(str(beside.resolve().relative_to(gallery.folder.resolve())), size, split)
-    return gallery.picture(named, size, split)
+    names = [named]
+    with contextlib.suppress(OSError, ValueError):  # no possible name of a file, or not below the folder of the images
+        beside = (path.parent / named).resolve()  # imagePath counts from the JSON file
+        names.insert(0, str(beside.relative_to(gallery.folder.resolve())))
+    return gallery.picture(names, size, split)
 
 
 def _add_all(found: Found, picture: Picture, shapes: list[Any], path: Path, request: Request) -> None:
