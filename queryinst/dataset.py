@@ -138,6 +138,7 @@ def _run_import(given: argparse.Namespace) -> None:
 def _run_split(given: argparse.Namespace) -> None:
     from queryinst.curation.read import described
     from queryinst.curation.split import absent, divide, shares
+    from queryinst.data.locate import doctor_command
 
     parts = shares(given.parts)
     folder = given.to or given.annotations.parent
@@ -150,7 +151,11 @@ def _run_split(given: argparse.Namespace) -> None:
     for name, part in made.items():
         _write(folder / f"{name}.json", part)
     lines = [f"{folder / name}.json: {described(part)}" for name, part in made.items()]
-    print("\n".join([*notes, *lines, *absent(content, made)]))
+    if given.images and {"train", "val"} <= parts.keys():
+        lines.append(
+            doctor_command(folder, {name: (folder / f"{name}.json", given.images) for name in ("train", "val")})
+        )
+    print("\n".join([*notes, *absent(content, made), *lines]))
 
 
 def _run_merge(given: argparse.Namespace) -> None:

@@ -36,8 +36,9 @@ def read(request: Request) -> Found:
         for image in progress(root.findall("image"), f"reading {path.name}"):
             where = f"{path}, image {image.get('name')},"
             size = _whole(image, "height", where), _whole(image, "width", where)
-            split = SPLITS.get((image.get("subset") or "").lower(), "")
-            picture = gallery.picture(image.get("name") or "", size, split)
+            name, subset = image.get("name") or "", image.get("subset") or ""
+            within = [f"images/{subset}/{name}", f"{subset}/{name}"] if subset else []  # how a project is exported
+            picture = gallery.picture([*within, f"images/{name}", name], size, SPLITS.get(subset.lower(), ""))
             if picture:
                 _add_all(found, picture, image, where, request)
                 found.pictures.append(picture)

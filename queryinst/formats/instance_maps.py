@@ -61,7 +61,7 @@ def _names(request: Request) -> list[str]:
     if request.classes:
         return list(request.classes)
     if listed.is_file():
-        return [line.strip() for line in listed.read_text().splitlines() if line.strip()]
+        return [line.strip() for line in listed.read_text("utf-8").splitlines() if line.strip()]
     return [] if (request.source / CLASSES).is_dir() else [UNNAMED]
 
 

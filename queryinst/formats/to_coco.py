@@ -1,7 +1,6 @@
 """What was read as COCO annotation files, one a split, and its images left where they are, linked or copied."""
 
 import os
-import re
 import shlex
 import shutil
 from collections import Counter
@@ -11,6 +10,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
+from queryinst.data.locate import doctor_command
 from queryinst.data.validation import check_content
 from queryinst.errors import UserError
 from queryinst.formats.files import ORIENTATION
@@ -43,8 +43,15 @@ def convert(found: Found, to: Path, files: str, named: tuple[str, ...] = ()) -> 
         named: names that come first.
 
     Raises:
-        UserError: the result is not what training reads.
+        UserError: an image comes more than once, or the result is not what training reads.
     """
+    times_of = Counter(picture.file.absolute() for picture in found.pictures)
+    several = [str(path) for path, times in times_of.items() if times > 1]
+    if several:
+        raise UserError(
+            f"{len(several)} images are annotated more than once, such as {several[0]}: give the one file of "
+            "annotations that counts, not the folder of all"
+        )
     used = sorted({thing.name for picture in found.pictures for thing in picture.things})
     ids = {name: number for number, name in enumerate(dict.fromkeys([*named, *found.classes, *used]), 1)}
     result = []
@@ -125,23 +132,12 @@ def summary(found: Found, written: list[Written]) -> list[str]:
 
 
 def next_command(to: Path, written: list[Written]) -> str:
-    """The command that goes on from here: training where there are both splits, or else `split`."""
+    """The command that goes on from here: the doctor where there are both splits, or else `split`."""
     splits = {one.split: one for one in written}
     if {"train", "val"} <= splits.keys():
-        words = [_setting("data.root", str(to))]
-        for split in ("train", "val"):
-            one = splits[split]
-            images = one.images.relative_to(to) if one.images.is_relative_to(to) else one.images
-            words.append(_setting(f"data.{split}_images", images.as_posix()))
-            words.append(_setting(f"data.{split}_annotations", one.annotations.relative_to(to).as_posix()))
-        return " ".join(["now: python -m queryinst.doctor data=coco", *words])
+        return doctor_command(
+            to, {split: (splits[split].annotations, splits[split].images) for split in ("train", "val")}
+        )
     first = splits.get("train", written[0])
     words = ["--images", shlex.quote(str(first.images)), "--parts", "train=0.8", "val=0.2"]
     return " ".join(["now: python -m queryinst.dataset split", shlex.quote(str(first.annotations)), *words])
-
-
-def _setting(key: str, value: str) -> str:
-    """A setting as it is typed: quoted for Hydra where it has signs of Hydra's, and for the shell."""
-    plain = re.fullmatch(r"[\w./:@-]+( [\w./:@-]+)*", value)
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return shlex.quote(f"{key}={value}" if plain else f'{key}="{escaped}"')

@@ -96,7 +96,7 @@ def _add(found: Found, picture: Picture, words: list[str], where: str, request: 
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text().splitlines()
+        return path.read_text("utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as text: {error}") from None
 
@@ -107,7 +107,7 @@ def _yamls(folder: Path) -> list[Path]:
 
 def _described(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     return content if isinstance(content, dict) else {}

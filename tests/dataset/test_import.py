@@ -13,7 +13,7 @@ from conftest import Run
 from kit import WILD, Imported, bitmap, names_and_polygons, needs_wild, picture, put
 from PIL import Image
 
-from queryinst.formats.found import ellipse
+from queryinst.formats.found import ellipse, rectangle
 
 MASK = np.zeros((6, 20), np.uint8)
 MASK[1:3, 2:5] = MASK[4, 10:19] = MASK[5, 0] = 1
@@ -208,13 +208,14 @@ def test_label_studio_with_all_its_shapes(tmp_path: Path, run: Run):
     results = [
         result("polygonlabels", "dog", points=[[10, 0], [50, 0], [50, 50]]),
         result("rectanglelabels", "cat", x=25, y=50, width=50, height=25, rotation=0),
+        result("rectanglelabels", "hat", x=50, y=0, width=20, height=50, rotation=90),
         result("ellipselabels", "dog", x=50, y=50, radiusX=20, radiusY=50, rotation=0),
         result("brushlabels", "cat", format="rle", rle=BRUSH),
         {**result("polygon", "", key="two tags", points=[[0, 0], [50, 0], [50, 50]])},
         {**result("labels", "kite", key="two tags", points=[[0, 0], [50, 0], [50, 50]])},
         {"id": "choice", "type": "choices", "value": {"choices": ["good"]}},
     ]
-    del results[4]["value"]["polygon"]
+    del results[5]["value"]["polygon"]
     tasks = [
         {
             "id": 1,
@@ -226,9 +227,10 @@ def test_label_studio_with_all_its_shapes(tmp_path: Path, run: Run):
     ]
     put(tmp_path / "ls/export.json", tasks)
     made = Imported(run, tmp_path / "ls")
-    dog, cat, oval, brush, kite = made.objects()["upload/0a1b2c3d-a b.png"]
+    dog, cat, hat, oval, brush, kite = made.objects()["upload/0a1b2c3d-a b.png"]
     assert (dog["name"], dog["segmentation"]) == ("dog", [[2, 0, 10, 0, 10, 3]])
     assert (cat["name"], cat["bbox"]) == ("cat", [5, 3, 10, 1.5])
+    assert hat["bbox"] == [7, 0, 3, 4]  # of 4 x 3 pixels, turned about its upper left corner at (10, 0)
     assert oval["bbox"] == pytest.approx([6, 0, 8, 6], abs=0.1)
     assert (bitmap(brush["segmentation"]) == MASK).all()
     assert (kite["name"], kite["segmentation"]) == ("kite", [[0, 0, 10, 0, 10, 3]])
@@ -280,7 +282,8 @@ def test_cvat_with_all_its_shapes(tmp_path: Path, run: Run):
         runs[-1] += 1
         last = value
     put(tmp_path / "cvat/annotations.xml", CVAT.replace("{rle}", ", ".join(map(str, runs))))
-    picture(tmp_path / "cvat/images/sub/a.png", 20, 6)
+    picture(tmp_path / "cvat/images/Train/sub/a.png", 20, 6)
+    picture(tmp_path / "cvat/images/Validation/sub/a.png", 30, 6)  # another of that name, of another task
     picture(tmp_path / "cvat/images/b.png", 20, 6)
     made = Imported(run, tmp_path / "cvat")
     dog, cat, upright, brush, pair = made.objects("train")["a.png"]
@@ -294,7 +297,7 @@ def test_cvat_with_all_its_shapes(tmp_path: Path, run: Run):
     assert pair["segmentation"] == [[0, 0, 3, 0, 3, 3], [8, 0, 11, 0, 11, 3]]
     assert "1 x shapes of the kind polyline left out" in made.said
     assert "1 x shapes of the kind tag left out" in made.said
-    made.read(tmp_path / "cvat/images/sub", "train")
+    made.read(tmp_path / "cvat/images/Train/sub", "train")
     made.read(tmp_path / "cvat/images", "val")
 
 
@@ -362,6 +365,14 @@ def test_cityscapes_from_polygons_and_from_maps(tmp_path: Path, run: Run):
     Image.fromarray(ids).save(tmp_path / f"cs/{stem}_instanceIds.png")
     (tmp_path / "imported/annotations/train.json").unlink()
     assert Imported(run, tmp_path / "cs").content == made.content
+
+
+def test_a_box_is_turned_clockwise_about_its_corner_or_centre():
+    assert rectangle(0, 0, 10, 4) == [0, 0, 10, 0, 10, 4, 0, 4]
+    assert rectangle(5, 1, 10, 4, 90) == pytest.approx([5, 1, 5, 11, 1, 11, 1, 1])
+    assert rectangle(0, 0, 10, 4, 90, centred=True) == pytest.approx([7, -3, 7, 7, 3, 7, 3, -3])
+    right = 10 * math.cos(math.pi / 6), 10 * math.sin(math.pi / 6)
+    assert rectangle(0, 0, 10, 4, 30)[2:4] == pytest.approx(right)
 
 
 @pytest.mark.parametrize("degrees", [0, 30, 90, 200])

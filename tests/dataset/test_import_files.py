@@ -12,6 +12,8 @@ from PIL import Image
 
 from queryinst.formats.recognise import FORMATS
 
+LABELME = {"shapes": [], "imagePath": "a.png", "imageHeight": 100, "imageWidth": 200}
+
 
 def yolo(root: Path, label: str = "0 0.1 0.1 0.6 0.1 0.6 0.6\n") -> Path:
     for split in ("train", "val"):
@@ -75,6 +77,32 @@ def test_missing_images_are_counted_or_left_out(tmp_path: Path, run: Run):
     assert "2 x images left out, since they are not there: '../x/a.png', '../x/c.png'" in made.said
 
 
+def test_an_image_that_is_annotated_twice_is_not_guessed(tmp_path: Path, run: Run):
+    for name in ("old", "new"):
+        put(tmp_path / f"lm/{name}.json", LABELME | {"shapes": [{"label": "x", "points": [[1, 1], [9, 1], [9, 9]]}]})
+    picture(tmp_path / "lm/a.png")
+    code, said = run("dataset", "import", str(tmp_path / "lm"), "--to", str(tmp_path / "to"))
+    assert (code, "1 images are annotated more than once, such as" in said, said.count("a.png")) == (2, True, 1), said
+    Imported(run, tmp_path / "lm/new.json")
+
+
+def test_from_labels_without_splits_to_a_data_set_that_the_doctor_finds_clean(tmp_path: Path, run: Run):
+    """Every command is the one that the one before has told."""
+    root = tmp_path / "my labels"
+    for number in range(10):
+        picture(root / f"{number}.png", seed=number)
+        shapes = [{"label": "xy"[number % 2], "points": [[1, 1], [90, 1], [90, 90]]}]
+        put(root / f"{number}.json", LABELME | {"imagePath": f"{number}.png", "shapes": shapes})
+    said = Imported(run, root).said
+    for verb in ("dataset", "doctor"):
+        words = shlex.split(said.strip().splitlines()[-1])
+        assert words[:4] == ["now:", "python", "-m", f"queryinst.{verb}"]
+        code, said = run(verb, *words[4:])
+        assert code == 0, said
+    assert "coco val: 2 images, 2 annotations, 2 objects, 2 categories" in said
+    assert "clean: 0 errors, 0 warnings" in said
+
+
 def test_one_name_in_two_folders_is_not_guessed(tmp_path: Path, run: Run):
     content = {"shapes": [], "imagePath": "a.png", "imageHeight": 100, "imageWidth": 200}
     put(tmp_path / "lm/labels/a.json", content)
@@ -104,9 +132,6 @@ def test_a_format_is_recognised_by_what_is_in_it(name: str, tmp_path: Path):
     assert name == recognise(tmp_path).NAME
     if name != "instance_maps":
         assert name == recognise(path).NAME
-
-
-LABELME = {"shapes": [], "imagePath": "a.png", "imageHeight": 100, "imageWidth": 200}
 
 
 @pytest.mark.parametrize(
