@@ -58,7 +58,7 @@ def _add_all(found: Found, picture: Picture, shapes: list[Any], path: Path, requ
         where = f"{path}, shape {place},"
         if not isinstance(shape, dict) or not isinstance(shape.get("points"), list) or "label" not in shape:
             raise UserError(f"{where} has no label and points; wanted both")
-        kind = shape.get("shape_type") or "polygon"
+        kind = str(shape.get("shape_type") or "polygon")
         if kind in NO_AREA:
             found.notes[f"shapes of the kind {kind} left out: they enclose nothing"] += 1
             continue
@@ -82,7 +82,7 @@ def _part(shape: dict[str, Any], picture: Picture) -> Part:
 def _points(shape: dict[str, Any], wanted: int) -> list[tuple[float, float]]:
     points = points_of(shape["points"], shape["where"])
     if len(points) < wanted:
-        kind = str(shape["shape_type"])[:40]
+        kind = shape["shape_type"][:40]
         raise UserError(f"{shape['where']} has {len(points)} points; a shape of the kind '{kind}' needs {wanted}")
     return points
 
@@ -99,7 +99,7 @@ def _outline(shape: dict[str, Any]) -> list[float]:
         radius = float(np.hypot(x2 - x, y2 - y))
         return ellipse(x, y, radius, radius)
     if kind not in (*OUTLINES, "rectangle"):
-        raise UserError(f"{shape['where']} is of the kind '{str(kind)[:40]}', which is not known here")
+        raise UserError(f"{shape['where']} is of the kind '{kind[:40]}', which is not known here")
     return [value for point in points for value in point]
 
 

@@ -96,7 +96,7 @@ def test_strange_values_in_json(name: str, tmp_path: Path):
     file, sound = FORMATS[name]
     picture(tmp_path / "a.png")
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(st.tuples(st.integers(0, 10**6), STRANGE), min_size=1, max_size=3))
     def check(changes: list[tuple[int, Any]]) -> None:
         content = copy.deepcopy(sound)
@@ -134,7 +134,7 @@ def test_strange_values_in_xml_and_text(tmp_path: Path):
         "cx",
     )
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.sampled_from(["polygon", "box", "mask", "ellipse", "other"]), st.lists(WORDS, min_size=13, max_size=13))
     def xml(kind: str, words: list[str]) -> None:
         given_ = " ".join(f"{field}={quoteattr(word)}" for field, word in zip(fields, words, strict=True))
@@ -142,14 +142,14 @@ def test_strange_values_in_xml_and_text(tmp_path: Path):
         put(tmp_path / "a.xml", f"<annotations>{image}</annotations>")
         import_or_say(tmp_path, "cvat")
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(WORDS, max_size=9), st.text(max_size=20))
     def text(words: list[str], rest: str) -> None:
         (tmp_path / "a.txt").write_text(" ".join(words) + "\n" + rest, encoding="utf-8", errors="replace")
         put(tmp_path / "classes.txt", "x\ny\n")
         import_or_say(tmp_path, "yolo")
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.one_of(STRANGE, st.lists(STRANGE, max_size=3)), STRANGE, STRANGE)
     def described(names: Any, train: Any, path: Any) -> None:
         put(tmp_path / "data.yaml", json.dumps({"names": names, "train": train, "path": path}))
