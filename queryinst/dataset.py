@@ -21,6 +21,8 @@ from queryinst.errors import UserError, room
 from queryinst.studies.ending import ending
 from queryinst.studies.files import write_whole
 
+FORMATS = "cityscapes, yolo, cvat, instance_maps, labelme, via or label_studio"
+
 
 def parser() -> argparse.ArgumentParser:
     """What the commands take."""
@@ -39,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
 def _import(made: argparse.ArgumentParser) -> None:
     made.add_argument("source", type=Path, help="folder or file of the annotations")
     made.add_argument("--to", type=Path, required=True, help="folder for annotations/SPLIT.json: the new data.root")
-    made.add_argument("--format", help="what the annotations are; recognised by their content otherwise")
+    made.add_argument("--format", help=f"{FORMATS}; recognised by the content otherwise")
     made.add_argument(
         "--images", type=Path, help="folder of the images; where the format says, or beside the annotations"
     )

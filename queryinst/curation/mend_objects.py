@@ -40,7 +40,8 @@ def mend_object(annotation: Entry, image: Entry, boxes: bool, changes: Changes) 
         if mask:
             changes.add(code, where, "has no mask, and gets the rectangle of its box")
     if mask is None:
-        changes.add(code, where, "removed: it has no mask")
+        lost = changes.all[-1].code if len(changes.all) > before else code  # why the last part of it went
+        changes.add(lost, where, "removed: it has no mask")
         return None
     if made.get("iscrowd") and isinstance(mask, list):
         mask = _as_text(mask_ops.compressed(mask, height, width))

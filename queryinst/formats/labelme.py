@@ -1,7 +1,6 @@
 """labelme: a JSON file an image, with `shapes`. Shapes with one label and one group_id are one object."""
 
 import base64
-import binascii
 import contextlib
 import io
 from pathlib import Path
@@ -109,6 +108,6 @@ def _mask(shape: dict[str, Any], picture: Picture) -> Part:
     try:
         with Image.open(io.BytesIO(base64.b64decode(shape.get("mask") or "", validate=True))) as image:
             bitmap = np.asarray(image.convert("L") if image.mode not in ("1", "L", "P") else image)
-    except (OSError, ValueError, TypeError, binascii.Error) as error:
+    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
         raise UserError(f"{shape['where']} is a mask that cannot be decoded: {error}") from None
     return coded(bitmap, int(left), int(top), (picture.height, picture.width))

@@ -70,6 +70,11 @@ ONE: list[tuple[str, dict[str, Any], dict[str, Any] | None]] = [
     ("area-value", {"area": None}, {"area": 400}),
     ("area-value", {"area": NAN}, {"area": 400}),
     ("area-not-positive", {"area": 0}, {"area": 400}),
+    (  # between the centres of pixels: no pixel is its, and its area is what it encloses
+        "area-not-positive",
+        {"segmentation": [[10.6, 10.6, 10.9, 10.6, 10.9, 10.9, 10.6, 10.8]], "bbox": [10.6, 10.6, 0.3, 0.3], "area": 0},
+        {"area": 0.075},
+    ),
     ("area-above-box", {"area": 4000}, {"area": 400}),
     ("mask-empty", {"segmentation": []}, None),
     ("mask-kind", {"segmentation": "mask.png"}, None),
@@ -109,6 +114,7 @@ def test_one_annotation(code: str, wrong: dict[str, Any], right: dict[str, Any] 
     assert code in {change for change, _ in changes}
     assert code not in {fault.code for fault in left(made, Path())}
     if right is None:
+        assert {change for change, where in changes if where == FIRST} == {code}
         assert [a["id"] for a in made["annotations"]] == [2, 3]
     else:
         assert made["annotations"][0] == {**sound()["annotations"][0], **wrong, **right} | (

@@ -10,7 +10,8 @@ from conftest import Run
 from kit import Imported, picture, put, read_all
 from PIL import Image
 
-from queryinst.formats.recognise import FORMATS
+from queryinst import dataset
+from queryinst.formats.recognise import FORMATS, recognise
 
 LABELME = {"shapes": [], "imagePath": "a.png", "imageHeight": 100, "imageWidth": 200}
 
@@ -125,9 +126,7 @@ EMPTY: dict[str, tuple[str, Any]] = {
 
 @pytest.mark.parametrize("name", EMPTY)
 def test_a_format_is_recognised_by_what_is_in_it(name: str, tmp_path: Path):
-    from queryinst.formats.recognise import recognise
-
-    assert FORMATS.keys() == EMPTY.keys()
+    assert FORMATS.keys() == EMPTY.keys() == set(dataset.FORMATS.replace(" or", ",").split(", "))
     path = put(tmp_path / EMPTY[name][0], EMPTY[name][1])
     assert name == recognise(tmp_path).NAME
     if name != "instance_maps":
