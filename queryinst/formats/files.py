@@ -53,7 +53,7 @@ class Gallery:
         if path is None:
             self._found.missing.append(names[0] if names else "an image without a name")
             return None
-        return picture_of(path, self._found, size, split)
+        return picture_of(path, size, split)
 
     def _path(self, name: str) -> Path | None:
         parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("..", ".", "/")]
@@ -85,8 +85,9 @@ def images_below(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.suffix.lower() in SUFFIXES)
 
 
-def picture_of(path: Path, found: Found, size: tuple[int, int] | None = None, split: str = "") -> Picture:
-    """An image without objects so far. Its size is that of the upright image, which annotation tools show.
+def picture_of(path: Path, size: tuple[int, int] | None = None, split: str = "") -> Picture:
+    """An image without objects so far. Its size is that of the upright image, which annotation tools show, unless the
+    annotations have that of the stored pixels.
 
     Raises UserError where the file is no image, or is not of the `size` (height, width) that the annotations have.
     """
@@ -96,19 +97,15 @@ def picture_of(path: Path, found: Found, size: tuple[int, int] | None = None, sp
             orientation = image.getexif().get(ORIENTATION, 1)
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be read as an image: {error}") from None
-    if orientation in range(2, 9):
-        found.notes[
-            "images have an EXIF note to turn them, which annotation tools follow and training does not: "
-            "--files copy stores them upright"
-        ] += 1
-    if orientation in SIDEWAYS:
+    turned = orientation in range(2, 9) and not (orientation in SIDEWAYS and size == (height, width))
+    if turned and orientation in SIDEWAYS:
         height, width = width, height
     if size and size != (height, width):
         raise UserError(
             f"{path} is {width}x{height}, but its annotations are of an image of {size[1]}x{size[0]}; give the images "
             "that were annotated (--images FOLDER)"
         )
-    return Picture(path, height, width, split)
+    return Picture(path, height, width, split, turned=turned)
 
 
 def require_all(found: Found, request: Request) -> None:

@@ -62,13 +62,15 @@ class Thing:
 
 @dataclass
 class Picture:
-    """An image file, its size in pixels, the split it is in ("" for none), and its objects."""
+    """An image file, its size in pixels, the split it is in ("" for none), its objects, and whether they are drawn on
+    the image as a camera's note has it turned, which is not how its pixels are stored."""
 
     file: Path
     height: int
     width: int
     split: str = ""
     things: list[Thing] = field(default_factory=list)
+    turned: bool = False
 
 
 @dataclass

@@ -38,8 +38,8 @@ def read(request: Request) -> Found:
         if image is None:
             found.missing.append(str(inside.with_suffix("")))
             continue
-        picture = picture_of(image, found, split=split_of(path, root))
-        ids = read_map(path, picture)
+        ids = read_values(path)
+        picture = picture_of(image, (ids.shape[0], ids.shape[1]), split_of(path, root))
         classes = read_map(kinds / inside, picture) if kinds.is_dir() else None
         for key in np.unique(ids[ids > 0]).tolist():
             bitmap = ids == key
@@ -77,6 +77,17 @@ def _name(found: Found, value: int, path: Path) -> str:
 
 
 def read_map(path: Path, picture: Picture) -> NDArray[np.int64]:
+    """`read_values` of a map that is as large as its image. Raises UserError."""
+    values = read_values(path)
+    if values.shape != (picture.height, picture.width):
+        raise UserError(
+            f"{path} is {values.shape[1]}x{values.shape[0]}, but {picture.file} is {picture.width}x{picture.height}; "
+            "make the map as large as its image"
+        )
+    return values
+
+
+def read_values(path: Path) -> NDArray[np.int64]:
     """(H, W) whole numbers of a map; of a colour its red + 256 green + 65536 blue. Raises UserError."""
     try:
         with Image.open(path) as image:
@@ -87,10 +98,5 @@ def read_map(path: Path, picture: Picture) -> NDArray[np.int64]:
         raise UserError(f"{path} cannot be read as an image: {error}") from None
     if path.suffix.lower() in (".jpg", ".jpeg"):
         raise UserError(f"{path} is a JPEG, which changes values; wanted a PNG")
-    if values.shape[:2] != (picture.height, picture.width):
-        raise UserError(
-            f"{path} is {values.shape[1]}x{values.shape[0]}, but {picture.file} is {picture.width}x{picture.height}; "
-            "make the map as large as its image"
-        )
     numbers = values.astype(np.int64)
     return numbers if numbers.ndim == 2 else numbers[..., :3] @ np.array([1, 1 << 8, 1 << 16])

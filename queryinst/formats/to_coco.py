@@ -13,7 +13,6 @@ from PIL import Image, ImageOps
 from queryinst.data.locate import doctor_command
 from queryinst.data.validation import check_content
 from queryinst.errors import UserError
-from queryinst.formats.files import ORIENTATION
 from queryinst.formats.found import Found, Picture, progress
 
 LEAVE, LINK, COPY = "leave", "link", "copy"
@@ -43,15 +42,9 @@ def convert(found: Found, to: Path, files: str, named: tuple[str, ...] = ()) -> 
         named: names that come first.
 
     Raises:
-        UserError: an image comes more than once, or the result is not what training reads.
+        UserError: an image comes more than once, or is turned and not copied, or the result is not what training reads.
     """
-    times_of = Counter(picture.file.absolute() for picture in found.pictures)
-    several = [str(path) for path, times in times_of.items() if times > 1]
-    if several:
-        raise UserError(
-            f"{len(several)} images are annotated more than once, such as {several[0]}: give the one file of "
-            "annotations that counts, not the folder of all"
-        )
+    _require_clear(found.pictures, files)
     used = sorted({thing.name for picture in found.pictures for thing in picture.things})
     ids = {name: number for number, name in enumerate(dict.fromkeys([*named, *found.classes, *used]), 1)}
     result = []
@@ -65,6 +58,22 @@ def convert(found: Found, to: Path, files: str, named: tuple[str, ...] = ()) -> 
         check_content(content, path)
         result.append(Written(name, path, folder, content))
     return result
+
+
+def _require_clear(pictures: list[Picture], files: str) -> None:
+    times_of = Counter(picture.file.absolute() for picture in pictures)
+    several = [path for path, times in times_of.items() if times > 1]
+    if several:
+        raise UserError(
+            f"{len(several)} images are annotated more than once, such as {several[0]}: give the one file of "
+            "annotations that counts, not the folder of all"
+        )
+    turned = [picture.file for picture in pictures if picture.turned]
+    if turned and files != COPY:
+        raise UserError(
+            f"{len(turned)} images, such as {turned[0]}, have an EXIF note to turn them, which annotation tools follow "
+            "and training does not: --files copy stores them upright"
+        )
 
 
 def _content(pictures: list[Picture], common: Path, ids: dict[str, int]) -> dict[str, Any]:
@@ -104,17 +113,17 @@ def bring(found: Found, written: list[Written], files: str) -> None:
             if files == LINK:
                 target.symlink_to(picture.file.resolve())
             else:
-                _copy(picture.file, target)
+                _copy(picture, target)
 
 
-def _copy(source: Path, target: Path) -> None:
-    with Image.open(source) as image:
-        if image.getexif().get(ORIENTATION, 1) in range(2, 9):
-            upright = ImageOps.exif_transpose(image)
-            assert upright is not None
-            upright.save(target, quality=95)
-            return
-    shutil.copyfile(source, target)
+def _copy(picture: Picture, target: Path) -> None:
+    if not picture.turned:
+        shutil.copyfile(picture.file, target)
+        return
+    with Image.open(picture.file) as image:
+        upright = ImageOps.exif_transpose(image)
+        assert upright is not None
+        upright.save(target, quality=95)
 
 
 def summary(found: Found, written: list[Written]) -> list[str]:

@@ -40,7 +40,7 @@ def read(request: Request) -> Found:
     if not places:
         raise UserError(f"{described or request.source} names no folder with images; wanted train, val or test there")
     for split, path in progress(places, "reading labels"):
-        picture = picture_of(path, found, split=split)
+        picture = picture_of(path, split=split)
         labels = label_file(path)
         if labels is None:
             found.notes[UNLABELLED] += 1

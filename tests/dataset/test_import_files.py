@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import Run
 from kit import Imported, picture, put, read_all
@@ -48,12 +49,26 @@ def test_a_turned_photo_is_annotated_as_tools_show_it(tmp_path: Path, run: Run):
     root = tmp_path / "yolo"
     picture(root / "images/a.jpg", 200, 100, exif=note)
     put(root / "labels/a.txt", "0 0.1 0.1 0.6 0.1 0.6 0.6")
+    code, said = run("dataset", "import", str(root), "--classes", "car", "--to", str(tmp_path / "to"))
+    assert (code, "1 images, such as" in said, "--files copy stores them upright" in said) == (2, True, True), said
     made = Imported(run, root, "--classes", "car", "--files", "copy")
     (image,) = made.content["all"]["images"]
     assert (image["width"], image["height"]) == (100, 200)
     assert made.objects()["a.jpg"][0]["bbox"] == [10, 20, 50, 100]
-    assert "images have an EXIF note" in made.said
-    read_all(made.root / "annotations/all.json", made.root / "images/all")
+    (read,) = read_all(made.root / "annotations/all.json", made.root / "images/all").images
+    with Image.open(root / "images/a.jpg") as stored, Image.open(read.path) as copied:
+        difference = np.abs(np.asarray(stored.rotate(-90, expand=True), np.int64) - np.asarray(copied))
+    assert difference.mean() < 5
+
+
+def test_a_turned_photo_that_is_annotated_as_it_is_stored_is_left_so(tmp_path: Path, run: Run):
+    note = Image.Exif()
+    note[0x0112] = 6
+    picture(tmp_path / "lm/a.png", exif=note)
+    put(tmp_path / "lm/a.json", LABELME | {"shapes": [{"label": "x", "points": [[1, 1], [150, 1], [150, 9]]}]})
+    made = Imported(run, tmp_path / "lm")
+    assert made.objects()["a.png"][0]["bbox"] == [1, 1, 149, 8]
+    made.read(tmp_path / "lm")
 
 
 def test_nothing_is_overwritten(tmp_path: Path, run: Run):
@@ -206,6 +221,27 @@ def test_what_is_said_of_what_cannot_be_read(
     assert (code, sentence in said) == (2, True), said
     assert said.count("\n") == 1
     assert not (tmp_path / "to").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ("instances/a.png", "images/a.png is 20x6, but its annotations are of an image of 30x6"),
+        ("classes/a.png", "classes/a.png is 30x6, but"),
+        ("nothing", "an object of"),
+    ],
+)
+def test_maps_are_as_large_as_their_image_and_have_classes_that_are_named(
+    wrong: str, sentence: str, tmp_path: Path, run: Run
+):
+    root = tmp_path / "maps"
+    picture(root / "images/a.png", 20, 6)
+    for name in ("instances/a.png", "classes/a.png"):
+        (root / name).parent.mkdir()
+        Image.new("L", (30 if name == wrong else 20, 6), 3).save(root / name)
+    given = ["import", str(root), "--to", str(tmp_path / "to"), "--classes", "x", "y"]
+    code, said = run("dataset", *given)
+    assert (code, sentence in said) == (2, True), said
 
 
 def test_what_has_no_pixel_is_left_out_and_said(tmp_path: Path, run: Run):
