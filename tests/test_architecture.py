@@ -11,10 +11,11 @@ from conftest import ROOT
 PACKAGE = ROOT / "queryinst"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {f"queryinst.{path.stem}" for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
-COMMANDS = {"train", "evaluate", "predict", "convert", "doctor", "benchmark", "compare", "demo", "export"}
+COMMANDS = {"train", "evaluate", "predict", "convert", "doctor", "benchmark", "compare", "demo", "export", "dataset"}
 
 # What each part may import besides itself: config, structures, ops <- models | criterion | tracking <- data |
-# evaluation | visualize | checkpoints <- inference | lightning <- studies <- benchmarks <- commands.
+# evaluation | visualize | checkpoints <- inference | lightning <- studies <- benchmarks <- commands; beside inference,
+# above data alone: formats | curation.
 BASE = {
     "errors",
     "settings",
@@ -57,6 +58,8 @@ MAY_IMPORT = {
     "tracking": BASE,
     **{part: BASE | {"models", "criterion", "tracking"} for part in READERS},
     "inference": BASE | {"models", "tracking"} | READERS,
+    "formats": BASE | {"data"},
+    "curation": BASE | {"data"},
     "demo_page": BASE | {"models", "inference"} | READERS,
     "lightning": BASE | {"models", "criterion", "tracking", "logger_config"} | READERS,
     "studies": BASE | {"models", "criterion", "tracking", "lightning", "rules", ""} | READERS,
@@ -77,6 +80,7 @@ ONLY_IN = {
     "optuna": ("studies/judge.py", "studies/search.py", "studies/search_study.py", "studies/space.py"),
     "gradio": ("demo_page/page.py",),
     "timm": ("models/timm_backbone.py",),
+    "yaml": ("formats/yolo.py",),
 }
 
 

@@ -6,6 +6,7 @@ import shlex
 import pytest
 from conftest import ROOT
 
+from queryinst import dataset
 from queryinst.command_config import DemoConfig, DoctorConfig, EvaluateConfig, PredictConfig
 from queryinst.compare import parser
 from queryinst.config import TrainConfig
@@ -38,6 +39,9 @@ def test_every_command_composes(line: str, monkeypatch: pytest.MonkeyPatch):
     verb = line.split()[2].partition(".")[2]
     if verb in ("convert", "export"):
         assert len(arguments(line)) == 2
+        return
+    if verb == "dataset":
+        assert dataset.parser().parse_args(shlex.split(line)[3:]).command
         return
     if verb == "compare":
         assert parser().parse_args(shlex.split(line)[3:]).runs
@@ -72,7 +76,7 @@ def test_every_command_is_shown():
     shown = {line.split()[2] for line in LINES if line.startswith("python -m queryinst")}
     commands = {path.stem for path in (ROOT / "queryinst").glob("*.py") if "__main__" in path.read_text()}
     assert shown == {f"queryinst.{name}" for name in commands}
-    assert len(commands) == 9
+    assert len(commands) == 10
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
