@@ -33,6 +33,15 @@ class EvaluateConfig:
         choices=("run", "fp32", "bf16"),
     )
     tracker: Any = field(default_factory=TrackerChanges)  # of a model for video; what is left out is as in training
+    max_detections: int | None = setting(
+        None,
+        "detections of a class in an image that are judged, and at least as many are kept; empty: COCO's 100",
+        at_least=11,
+        at_most=100_000,
+    )
+    crowd: str | None = setting(
+        None, "what `iscrowd: 1` means in the annotations; empty: as in training", choices=("regions", "objects")
+    )
     backend: str = setting("pycocotools", "who computes average precision", choices=("pycocotools", "faster_coco_eval"))
     metrics: dict[str, Any] = slots("metric", "further metrics: +metrics.NAME.name=module:Name")
     output: str | None = setting(None, "write the metrics to this JSON file")

@@ -147,6 +147,13 @@ class DataConfig:
     val_annotations: str = setting(
         "annotations/instances_val2017.json", "COCO file of the validation set, from the root", identity=False
     )
+    crowd: str = setting(
+        "regions",
+        "what `iscrowd: 1` means: `regions`, as in COCO, not learned, and neither right nor wrong in evaluation; "
+        "`objects`, like all others, for tools that mark every brushed mask so",
+        choices=("regions", "objects"),
+        identity="set",
+    )
     batch_size: int = setting(
         16, "images per optimizer step, over all devices and accumulated batches", at_least=1, at_most=65_536
     )

@@ -12,6 +12,7 @@ from rich.progress import track
 
 from queryinst.data.doctor_annotations import Listed
 from queryinst.data.faults import Findings
+from queryinst.data.names import existing
 
 T = TypeVar("T")
 TURNED = 5  # from this EXIF orientation on, rows are columns
@@ -42,7 +43,10 @@ def faults(image: Listed, decode: bool) -> list[str]:
     found: list[str] = []
     opened = False
     try:
-        with Image.open(image.path) as picture:
+        path = existing(image.path)
+        if path != image.path:
+            found.append("file-name-other")
+        with Image.open(path) as picture:
             opened = True
             found += _header_faults(picture, image)
             if decode:
@@ -114,13 +118,13 @@ def _progress(items: Iterable[T], description: str, total: int) -> Iterable[T]:
 
 def _length(image: Listed) -> int:
     try:
-        return image.path.stat().st_size
+        return existing(image.path).stat().st_size
     except (OSError, ValueError):  # not there, or no possible name: said elsewhere
         return 0
 
 
 def _digest(image: Listed) -> bytes:
     try:
-        return hashlib.blake2b(image.path.read_bytes(), digest_size=16).digest()
+        return hashlib.blake2b(existing(image.path).read_bytes(), digest_size=16).digest()
     except OSError:
         return image.where.encode()  # like no other

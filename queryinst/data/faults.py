@@ -23,11 +23,17 @@ RULES = {
     **_rules(
         "error",
         ("not-coco", "not a COCO annotation file", "give a JSON file with the lists images, annotations, categories"),
+        (
+            "other-format",
+            "the file is in another tool's format",
+            "`python -m queryinst.dataset import` makes COCO of it",
+        ),
         ("not-json", "the file is no JSON", "it may be cut short: copy or export it again"),
+        ("not-utf8", "the file is text in another encoding than UTF-8", "save it as UTF-8: iconv -f GBK -t UTF-8 FILE"),
         ("missing-field", "an entry lacks a field that COCO asks for", "export with all fields, or remove the entry"),
         ("no-categories", "there are no categories", "list the classes in `categories`"),
         ("no-images", "there are no images", "list the images in `images`"),
-        ("id-kind", "an id is not a whole number", "number the entries; ids as text are not COCO"),
+        ("id-kind", "an id is not a whole number", "number the entries, and write these numbers where they are named"),
         ("duplicate-images-id", "two images have one id", "give each image its own id; do not just join two files"),
         ("duplicate-categories-id", "two categories have one id", "give each category its own id"),
         ("duplicate-category-name", "two categories have one name", "join them, or give each its own name"),
@@ -41,10 +47,19 @@ RULES = {
         ("iscrowd-value", "iscrowd is neither 0 nor 1", "1 marks a region of uncounted objects; 0 is an object"),
         ("area-value", "area is no number", "write the mask's pixels, or leave `area` out"),
         ("area-all-zero", "every area is 0, so nothing is learned", "write the masks' pixels, or leave `area` out"),
-        ("mask-empty", "an annotation has no mask", "draw one; boxes alone do not train masks"),
+        (
+            "coordinates-fractions",
+            "coordinates are fractions of the image, 0 to 1",
+            "write pixels: multiply x and width by the image's width, y and height by its height",
+        ),
         ("mask-kind", "a mask is neither polygons nor RLE", "write COCO's polygons or RLE, not a file's name"),
-        ("polygon-points", "a polygon has fewer than three points, or half a point", "remove or redraw it"),
-        ("polygon-values", "a polygon has a coordinate that is no finite number", "remove or redraw it"),
+        (
+            "polygon-brackets",
+            "the brackets or kinds of a mask are not COCO's",
+            "write polygons as [[x, y, x, y, ...], ...] and an RLE without brackets around it; the masks may be good",
+        ),
+        ("polygon-points", "a polygon has fewer than three points, or half a point", "redraw this mask"),
+        ("polygon-values", "a polygon has a coordinate that is no finite number", "correct the coordinate"),
         ("rle-size", "an RLE is of another size than its image", "size is [height, width]; encode at the image's size"),
         ("rle-counts", "an RLE is damaged or does not cover its image", "encode it again with pycocotools"),
         ("not-understood", "an annotation holds values of an unknown kind", "compare it with COCO's format"),
@@ -56,6 +71,11 @@ RULES = {
         ("box-outside", "a box lies outside its image", "was the image resized or cropped after it was annotated?"),
         ("mask-far-from-box", "box and mask are in different places", "compute the box from the mask"),
         ("labels-shifted", "category ids look counted from 0 here and from 1 there", "add or subtract 1 throughout"),
+        (
+            "crowd-many",
+            "many annotations are crowd regions (iscrowd: 1), which are neither learned nor counted",
+            "some tools mark masks drawn with a brush so: if these are objects, add data.crowd=objects",
+        ),
         ("no-objects", "there is no object to learn or find", "crowd regions and boxes below a pixel do not count"),
         ("duplicate-file", "two images name one file", "put all annotations of a picture under one image"),
         ("categories-shifted", "the ids of the same categories are shifted by one", "use one list in both files"),
@@ -74,12 +94,37 @@ RULES = {
         ("polygon-outside", "a polygon leaves its image by more than 2 pixels", "clip it; was the image cropped?"),
         ("area-not-positive", "an area is not above 0", "it is not learned: write the mask's pixels"),
         ("area-above-box", "an area is larger than its box", "write the mask's pixels; AP by size depends on it"),
+        ("number-as-text", "a number is text, or an id has a decimal point", "read as the number it is; nothing to do"),
+        ("mask-brackets", "a mask has brackets too many or too few", "read as it is meant; nothing to do"),
+        ("mask-part", "a mask has parts of one or two points", "they are left out, and the mask is kept"),
+        ("annotation-empty", "an annotation has neither a box nor a mask", "it is left out; nothing to do"),
+        ("mask-empty", "an object has a box and no mask", "its box is learned and judged, its mask is not; draw one"),
+        (
+            "category-root",
+            "a category without objects groups others and has the name of one of them",
+            "left out; nothing to do, but do the same in both files",
+        ),
+        (
+            "category-parent",
+            "a category without objects groups others",
+            "it is a class that is never found; remove it from both files, and start a new run",
+        ),
         ("crowd-without-rle", "a crowd region is polygons, not RLE", "is it an object? then iscrowd is 0"),
         ("category-unused", "a category has no objects", "nothing can be learned or measured of it"),
         ("category-name", "a category's name is no text", "write a name; it is shown in results and pictures"),
         ("image-without-objects", "an image has no objects", "train leaves it out unless data.keep_empty=true"),
         ("image-small", "a training image is smaller than data.min_image_side", "it is left out; lower the setting"),
         ("file-name-path", "a file name is absolute or has backslashes", "write it from the image folder, with /"),
+        (
+            "file-name-other",
+            "a file is called otherwise than its entry says",
+            "it was found all the same (Unicode form, \\, %20, a folder named twice); other tools may not find it",
+        ),
+        (
+            "many-objects",
+            "an image has more than 100 objects of one class, where COCO's AP counts 100 detections",
+            "judge by more: evaluate max_detections=NUMBER; a model has model.num_proposals detections at most",
+        ),
     ),
     # The image files.
     **_rules(
@@ -131,7 +176,24 @@ VIDEO_RULES = {  # the kinds that only video has
 }
 OF_IMAGES = (  # the kinds that video cannot have
     *("not-coco", "no-images", "duplicate-images-id", "file-name", "dangling-image", "area-all-zero", "duplicate-file"),
-    *("shared-image", "duplicate-object", "image-without-objects"),
+    *(
+        "shared-image",
+        "duplicate-object",
+        "image-without-objects",
+        "other-format",
+        "number-as-text",
+        "mask-brackets",
+        "mask-part",
+    ),
+    *(
+        "annotation-empty",
+        "mask-empty",
+        "category-root",
+        "category-parent",
+        "crowd-many",
+        "coordinates-fractions",
+        "many-objects",
+    ),
 )
 ALL_RULES = RULES | VIDEO_RULES
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from queryinst.data.names import existing
 from queryinst.errors import UserError
 
 
@@ -24,7 +25,7 @@ class ImageFile:
 def check_header(image: ImageFile) -> None:
     """Raise UserError unless the file begins as an image of the annotated size. Says nothing about its end."""
     try:
-        with Image.open(image.path) as picture:
+        with Image.open(existing(image.path)) as picture:
             width, height = picture.size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"image {image.id} ({image.path}) cannot be read: {error}") from None
@@ -45,15 +46,16 @@ def read_image(image: ImageFile) -> NDArray[np.uint8]:
     Raises:
         UserError: the file is missing or damaged, or its size is not what the annotations say.
     """
+    path = existing(image.path)
     try:
-        with Image.open(image.path) as picture:
+        with Image.open(path) as picture:
             if picture.mode.startswith(("I", "F")):
                 raise UserError(
                     f"image {image.id} ({image.path}) has {picture.mode} pixels; convert it to 8 bits a channel"
                 )
             pixels = None
             if picture.format == "JPEG" and picture.mode == "RGB":
-                pixels = decode_jpeg(image.path)
+                pixels = decode_jpeg(path)
             if pixels is None:
                 pixels = np.asarray(picture.convert("RGB"))
     except FileNotFoundError:
