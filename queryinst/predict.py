@@ -24,7 +24,7 @@ from queryinst.studies.command import command
 
 @command("predict", PredictConfig)
 def main(config: PredictConfig) -> None:
-    from queryinst.inference.sources import Video, open_source
+    from queryinst.inference.sources import Files, Video, open_source
 
     warnings.filterwarnings("ignore", module="PIL")  # of odd files: what cannot be read is said in a line
     source = open_source(config.source)
@@ -82,6 +82,12 @@ def main(config: PredictConfig) -> None:
         raise UserError(f"source={config.source} has no frame that can be read")
     if source.total and record.pictures + len(problems) < 0.95 * source.total:  # a header may be a little wrong
         problems.append(f"the end of {config.source}: of its {source.total} frames {record.pictures} can be read")
+    if isinstance(source, Files) and source.left_out:
+        some = ", ".join(source.left_out[:10]) + (", ..." if len(source.left_out) > 10 else "")
+        print(
+            f"left out: {len(source.left_out)} files that cannot be read as images: {some}",
+            file=sys.stderr,
+        )
     for problem in problems:
         print(f"skipped: {problem}", file=sys.stderr)
     rate = record.pictures / (time.monotonic() - began)

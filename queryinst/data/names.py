@@ -1,6 +1,7 @@
-"""Where an image lies that an annotation file calls a little otherwise than the disk does."""
+"""File names: the order that people mean, and an image that an annotation file calls otherwise than the disk does."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
 from itertools import combinations
@@ -45,3 +46,9 @@ def _meant(path: Path) -> Iterator[Path]:
         for first, second in combinations(range(len(parts)), 2):
             if parts[first] == parts[second]:
                 yield Path(*parts[:first], *parts[second:])
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key for the order of names with numbers by size, however many digits they have: 2.png before 10.png."""
+    pieces = (piece.lstrip("0") if piece.isdigit() else piece for piece in re.findall(r"\d+|\D+", name))
+    return [(len(piece) if piece.isdigit() or not piece else 0, piece) for piece in pieces]

@@ -262,6 +262,7 @@ FAULTS: dict[str, Break] = {
     "image-truncated": truncated,
     "image-size": lambda t: t.image(t.picture(size=(50, 50))),
     "image-turned": lambda t: rotated(t, height=WIDTH, width=HEIGHT),
+    "image-32-bit": lambda t: t.image(t.picture("float.tif", mode="F")),
     "image-16-bit": lambda t: t.image(t.picture(mode="I;16")),
     "image-rotated": rotated,
     "image-cmyk": lambda t: t.image(t.picture("print.jpg", mode="CMYK")),
