@@ -150,6 +150,7 @@ class Animation(Video):
             self.total = int(getattr(picture, "n_frames", 1))
             for number in range(self.total):
                 picture.seek(number)
+                picture.load()  # of a WebP the durations are known after it
                 durations.append(picture.info.get("duration") or 1000 / USUAL_RATE)
         self._begins = [milliseconds / 1000 for milliseconds in itertools.accumulate(durations, initial=0)]
         rate = self.total / self._begins[-1]
