@@ -142,22 +142,15 @@ class DataConfig:
     root: str = setting("data/coco", "folder of the data set", identity=False, path=True)
     train_images: str = setting("train2017", "folder of the training images, from the root", identity=False, path=True)
     train_annotations: str = setting(
-        "annotations/instances_train2017.json",
-        "COCO file of those, from the root",
-        identity=False,
-        path=True,
+        "annotations/instances_train2017.json", "COCO file of those, from the root", identity=False, path=True
     )
     val_images: str = setting("val2017", "folder of the validation images, from the root", identity=False, path=True)
     val_annotations: str = setting(
-        "annotations/instances_val2017.json",
-        "COCO file of those, from the root",
-        identity=False,
-        path=True,
+        "annotations/instances_val2017.json", "COCO file of those, from the root", identity=False, path=True
     )
     crowd: str = setting(
         "regions",
-        "what `iscrowd: 1` means: `regions`, as in COCO, not learned, and neither right nor wrong in evaluation; "
-        "`objects`, like all others, for tools that mark every brushed mask so",
+        "what `iscrowd: 1` marks: regions, neither learned nor judged, as in COCO, or objects",
         choices=("regions", "objects"),
         identity="set",
     )

@@ -109,6 +109,16 @@ def test_an_animation_keeps_its_times(tmp_path: Path, kind: str):
     assert [source.describe(number)["seconds"] for number in range(4)] == [0, 0.1, 0.6, 0.8]
 
 
+def test_a_film_of_one_rate_shows_a_picture_as_long_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    film = Film(tmp_path / "a.mp4", 10)
+    for picture, seconds in zip(frames(4), [0, 0.1, 0.5, 0.6], strict=True):
+        film.add(picture, seconds)
+    film.close()
+    seen = [frame[0, 0, 0] for frame in open_source(str(tmp_path / "a.mp4"))]  # type: ignore[union-attr]
+    assert np.abs(np.array(seen, int) - [20, 40, 40, 40, 40, 60, 80]).max() < 12
+
+
 def test_a_film_of_a_variable_rate_keeps_its_times(tmp_path: Path):
     film = Film(tmp_path / "a.mp4", 10)
     times = [0, 0.1, 0.5, 0.6, 2.0]
