@@ -16,10 +16,10 @@ CHECKPOINT = "checkpoint of a training run, a file of queryinst.convert, or publ
 class EvaluateConfig:
     """`python -m queryinst.evaluate`"""
 
-    checkpoint: str = setting(REQUIRED, CHECKPOINT)
+    checkpoint: str = setting(REQUIRED, CHECKPOINT, path=True)
     allow: list[str] = setting([], "modules of your own that may be imported for the parts that the checkpoint names")
-    images: str | None = setting(None, "folder of images; empty: the run's validation images")
-    annotations: str | None = setting(None, "COCO file; empty: the run's validation set")
+    images: str | None = setting(None, "folder of images; empty: the run's validation images", path=True)
+    annotations: str | None = setting(None, "COCO file; empty: the run's validation set", path=True)
     all_stages: bool = setting(False, "evaluate every stage's own boxes, scores and masks, not only the last")
     elastic: bool = setting(False, "evaluate the model also with fewer stages and fewer proposals, as it is")
     proposals: list[int] = setting(
@@ -34,6 +34,15 @@ class EvaluateConfig:
         choices=("run", "fp32", "bf16"),
     )
     tracker: Any = field(default_factory=TrackerChanges)  # of a model for video; what is left out is as in training
+    max_detections: int | None = setting(
+        None,
+        "detections of a class in an image that are judged, and at least as many are kept; empty: COCO's 100",
+        at_least=11,
+        at_most=100_000,
+    )
+    crowd: str | None = setting(
+        None, "what `iscrowd: 1` means in the annotations; empty: as in training", choices=("regions", "objects")
+    )
     backend: str = setting("pycocotools", "who computes average precision", choices=("pycocotools", "faster_coco_eval"))
     metrics: dict[str, Any] = slots("metric", "further metrics: +metrics.NAME.name=module:Name")
     expect: str | None = setting(
@@ -42,7 +51,7 @@ class EvaluateConfig:
         "it does not, the exit code is 1",
     )
     tolerance: float = setting(0.2, "with expect, points that AP may differ, up or down", at_least=0, at_most=100)
-    output: str | None = setting(None, "write the metrics to this JSON file")
+    output: str | None = setting(None, "write the metrics to this JSON file", path=True)
     accelerator: str = setting("auto", "what to compute on", choices=ACCELERATORS)
 
 
@@ -50,12 +59,12 @@ class EvaluateConfig:
 class PredictConfig:
     """`python -m queryinst.predict`"""
 
-    checkpoint: str = setting(REQUIRED, CHECKPOINT)
+    checkpoint: str = setting(REQUIRED, CHECKPOINT, path=True)
     allow: list[str] = setting([], "modules of your own that may be imported for the parts that the checkpoint names")
     source: str = setting(
-        REQUIRED, "image, folder of images, pattern such as photos/*.jpg, video, or a camera's number"
+        REQUIRED, "image, folder of images, pattern such as photos/*.jpg, video, or a camera's number", path=True
     )
-    output: str = setting("predictions", "folder for the overlays and predictions.json")
+    output: str = setting("predictions", "folder for the overlays and predictions.json", path=True)
     score: float = setting(0.3, "lowest score of a detection that is drawn and written", at_least=0, at_most=1)
     classes: list[str] = setting([], "names or category ids of the classes to look for; empty: all")
     one_class: bool = setting(False, "only the best class of each query; else each class above the score")
@@ -78,7 +87,7 @@ class PredictConfig:
 class DemoConfig:
     """`python -m queryinst.demo`"""
 
-    checkpoint: str = setting(REQUIRED, CHECKPOINT)
+    checkpoint: str = setting(REQUIRED, CHECKPOINT, path=True)
     allow: list[str] = setting([], "modules of your own that may be imported for the parts that the checkpoint names")
     port: int = setting(7860, "port of 127.0.0.1 that the page is at", at_least=1024, at_most=65_535)
     score: float = setting(0.3, "lowest score of a detection, to begin with", at_least=0, at_most=1)
@@ -99,6 +108,6 @@ class DoctorConfig:
     )
     threads: int = setting(4, "images read at a time", at_least=1, at_most=64)
     json: str | None = setting(
-        None, "write the report to this JSON file; `-`: to standard output, in place of the text"
+        None, "write the report to this JSON file; `-`: to standard output, in place of the text", path=True
     )
-    picture: str | None = setting(None, "draw sizes, counts and aspect ratios into this image file")
+    picture: str | None = setting(None, "draw sizes, counts and aspect ratios into this image file", path=True)

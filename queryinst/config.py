@@ -47,6 +47,7 @@ class BackboneConfig:
         None,
         "pretrained weights: a file that queryinst.convert or the library knows, or, to download them, `imagenet` for "
         "torchvision's and `timm` for those of timm:NAME",
+        path=True,
     )
 
 
@@ -138,14 +139,20 @@ class ShapesConfig:
 
 @dataclass
 class DataConfig:
-    root: str = setting("data/coco", "folder of the data set", identity=False)
-    train_images: str = setting("train2017", "folder of the training images, from the root", identity=False)
+    root: str = setting("data/coco", "folder of the data set", identity=False, path=True)
+    train_images: str = setting("train2017", "folder of the training images, from the root", identity=False, path=True)
     train_annotations: str = setting(
-        "annotations/instances_train2017.json", "COCO file of the training set, from the root", identity=False
+        "annotations/instances_train2017.json", "COCO file of those, from the root", identity=False, path=True
     )
-    val_images: str = setting("val2017", "folder of the validation images, from the root", identity=False)
+    val_images: str = setting("val2017", "folder of the validation images, from the root", identity=False, path=True)
     val_annotations: str = setting(
-        "annotations/instances_val2017.json", "COCO file of the validation set, from the root", identity=False
+        "annotations/instances_val2017.json", "COCO file of those, from the root", identity=False, path=True
+    )
+    crowd: str = setting(
+        "regions",
+        "what `iscrowd: 1` marks: regions, neither learned nor judged, as in COCO, or objects",
+        choices=("regions", "objects"),
+        identity="set",
     )
     batch_size: int = setting(
         16, "images per optimizer step, over all devices and accumulated batches", at_least=1, at_most=65_536
@@ -270,13 +277,15 @@ class TrainConfig:
 
     name: str = setting("run", "first part of the run folder's name", identity=False)
     seed: int = setting(0, "seed of weights, order and augmentation", at_least=0, at_most=2**32 - 1)
-    output: str = setting("outputs", "folder of the run folders", identity=False)
+    output: str = setting("outputs", "folder of the run folders", identity=False, path=True)
     study_name: str | None = setting(
         None, "study that the run belongs to; with -m and nothing given, named after what varies", identity=False
     )
     dry_run: bool = setting(False, "train nothing: say which run this is, and what it will cost", identity=False)
     weights: str | None = setting(
-        None, "start from these weights (fine-tuning): a checkpoint, or published ones such as mmdet:1x_pro100"
+        None,
+        "start from these weights (fine-tuning): a checkpoint, or published ones such as mmdet:1x_pro100",
+        path=True,
     )
     model: ModelConfig = field(default_factory=ModelConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig, metadata={"slot": "backbone"})

@@ -9,8 +9,8 @@ python -m queryinst.evaluate checkpoint=mmdet:1x_pro100 images=COCO/val2017 \\
     annotations=COCO/annotations/instances_val2017.json expect=published          published weights: is their AP met?
 """
 
-import dataclasses
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from queryinst.zoo import in_zoo
 
 if TYPE_CHECKING:
     from queryinst.checkpoints.load import Checkpoint
+    from queryinst.config import PostprocessConfig
     from queryinst.data.coco import CocoFile
     from queryinst.lightning.module import QueryInstModule
     from queryinst.models.queryinst import QueryInst
@@ -39,19 +40,25 @@ def main(config: EvaluateConfig) -> None:
         )
     wanted = _wanted(config)
     from queryinst.checkpoints.load import load
+    from queryinst.data.notes import notes
     from queryinst.memory import keep_memory
+    from queryinst.structures import COUNTED
     from queryinst.studies.results import require_writable
 
     keep_memory()
     checkpoint = load(config.checkpoint, config.allow)
     if checkpoint.config.data.video:
-        for setting in ("elastic=true",) * config.elastic + ("expect",) * bool(wanted):
+        asked = ("elastic=true",) * config.elastic + ("expect",) * bool(wanted)
+        asked += ("max_detections",) * bool(config.max_detections) + ("crowd",) * bool(config.crowd)
+        for setting in asked:
             raise UserError(f"{setting} is for images, and {config.checkpoint} is a model for video: leave it out")
     elif config.tracker != type(config.tracker)():
         raise UserError(f"tracker is for video, and {config.checkpoint} is a model for images: leave it out")
     source = _source(config, checkpoint)
     if config.expect == PUBLISHED:
         require_val2017(len(source.images), source.path)
+    for note in notes(source, checkpoint.config.model.num_proposals, config.max_detections or COUNTED):
+        print(f"note: {note}")
     checkpoint.require_classes(source.categories.ids, source.categories.names, source.path)
     output = Path(config.output) if config.output else None
     if config.elastic and not config.images:
@@ -91,12 +98,13 @@ def _source(config: EvaluateConfig, checkpoint: "Checkpoint") -> "CocoFile":
     from queryinst.data.youtube_vis import VideoFile
 
     data = checkpoint.config.data
+    data.crowd = config.crowd or data.crowd
     if config.images and config.annotations:
         where = Path(config.annotations), Path(config.images)
         reader = reader_of(data)
         if not is_ours(reader) and is_allowed(reader, config.allow):
-            return ReadFile(reader, *where)  # otherwise they are COCO's
-        return (VideoFile if data.video else CocoFile)(*where)
+            return ReadFile(reader, *where, crowd=data.crowd)  # otherwise they are COCO's
+        return VideoFile(*where) if data.video else CocoFile(*where, crowd=data.crowd)
     checkpoint.require_allowed(*NETWORK, "reader")
     make_embedded(data)
     return open_split(data, "val", f"; {config.checkpoint} was evaluated there: give images=FOLDER annotations=FILE")
@@ -107,6 +115,15 @@ def _network(config: EvaluateConfig, checkpoint: "Checkpoint") -> "QueryInst":
 
     model = checkpoint.build()
     return model if config.precision == "run" else deploy(model, config.precision)
+
+
+def _postprocess(config: EvaluateConfig, checkpoint: "Checkpoint") -> "PostprocessConfig":
+    """The run's, which keeps at least as many detections as are judged."""
+    model = checkpoint.config.model
+    if not config.max_detections:
+        return model.postprocess
+    kept = model.postprocess.max_detections or model.num_proposals
+    return replace(model.postprocess, max_detections=max(kept, config.max_detections))
 
 
 def _own_metrics(config: EvaluateConfig, checkpoint: "Checkpoint") -> dict[str, Any]:
@@ -131,16 +148,18 @@ def _metrics(
     from queryinst.lightning.module import QueryInstModule
     from queryinst.lightning.own import OwnMetrics
     from queryinst.models.packed import pack
+    from queryinst.structures import COUNTED
     from queryinst.studies.results import write
 
     stages = range(checkpoint.config.model.num_stages) if config.all_stages else [-1]
     tracker = changed(checkpoint.config.tracker, config.tracker)
-    evaluators = {stage: evaluator(source, tracker, config.backend) for stage in stages}
+    judged = config.max_detections or COUNTED
+    evaluators = {stage: evaluator(source, tracker, config.backend, max_detections=judged) for stage in stages}
     network = _network(config, checkpoint)
     if config.precision != "run" and device_of(config.accelerator) == "cpu":
         network = pack(network)
     own = OwnMetrics(_own_metrics(config, checkpoint), source.content)
-    module = QueryInstModule(network, evaluators, checkpoint.config.model.postprocess, own_metrics=own)
+    module = QueryInstModule(network, evaluators, _postprocess(config, checkpoint), own_metrics=own)
     _validate(module, config, checkpoint, source)
     for stage in stages:
         prefix = "" if stage == -1 else f"stage_{stage + 1}/"
@@ -153,12 +172,13 @@ def _metrics(
     if output:
         annotations = source.path.as_posix()
         content = {"checkpoint": config.checkpoint, "annotations": annotations, "metrics": module.metrics}
-        write(output, {**content, "expected": dataclasses.asdict(wanted) | {"met": met}} if wanted else content)
+        write(output, {**content, "expected": asdict(wanted) | {"met": met}} if wanted else content)
     return met
 
 
 def _elastic(config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile", output: Path | None) -> None:
     from queryinst.lightning.elastic import ElasticModule, chart, table
+    from queryinst.structures import COUNTED
     from queryinst.studies.results import write
 
     every, trained = checkpoint.config.model.num_proposals, checkpoint.config
@@ -166,7 +186,12 @@ def _elastic(config: EvaluateConfig, checkpoint: "Checkpoint", source: "CocoFile
     if max(numbers) > every:
         raise UserError(f"proposals must be at most {every}, as many as the model has; got {max(numbers)}")
     module = ElasticModule(
-        _network(config, checkpoint), source.content, sorted(set(numbers)), trained.model.postprocess, config.backend
+        _network(config, checkpoint),
+        source.content,
+        sorted(set(numbers)),
+        _postprocess(config, checkpoint),
+        config.backend,
+        config.max_detections or COUNTED,
     )
     _validate(module, config, checkpoint, source)
     module.add_cost(-(-trained.augmentation.test_short_side // 32) * 32)

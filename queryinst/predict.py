@@ -16,11 +16,15 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from queryinst.command_config import PredictConfig
 from queryinst.errors import UserError, room
 from queryinst.settings import changed
 from queryinst.studies.command import command
+
+if TYPE_CHECKING:
+    from queryinst.inference.sources import Files, Video
 
 
 @command("predict", PredictConfig)
@@ -83,14 +87,23 @@ def main(config: PredictConfig) -> None:
         raise UserError(f"source={config.source} has no frame that can be read")
     if source.total and record.pictures + len(problems) < 0.95 * source.total:  # a header may be a little wrong
         problems.append(f"the end of {config.source}: of its {source.total} frames {record.pictures} can be read")
-    for problem in problems:
-        print(f"skipped: {problem}", file=sys.stderr)
+    _say_skipped(source, problems)
     rate = record.pictures / (time.monotonic() - began)
     print(
         f"{record.instances} instances in {record.pictures} {source.unit}s, {rate:.1f} {source.unit}s a second; "
         f"{'overlays and ' if config.overlays else ''}{RESULTS} are in {config.output}"
         + (f"; {len(story.linked.tracks)} tracks in {TRACKS}" if story else "")
     )
+
+
+def _say_skipped(source: "Files | Video", problems: list[str]) -> None:
+    """Name what was not looked at, or could not be."""
+    left_out = getattr(source, "left_out", [])
+    if left_out:
+        some = ", ".join(left_out[:10]) + (", ..." if len(left_out) > 10 else "")
+        print(f"left out: {len(left_out)} files that cannot be read as images: {some}", file=sys.stderr)
+    for problem in problems:
+        print(f"skipped: {problem}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ def setting(
     above: float | None = None,
     choices: tuple[str, ...] | None = None,
     identity: bool | str = True,
+    path: bool = False,
 ) -> Any:
     """One field of a configuration dataclass.
 
@@ -32,6 +33,7 @@ def setting(
         choices: the values allowed.
         identity: whether the value defines the result of a run (and so its identity), or only how it gets there; "set"
             where it does so only when it is not the default, so that runs from before the setting keep their identity.
+        path: whether it is a file or folder, taken from the command line as it is.
     """
     metadata = {
         "meaning": meaning,
@@ -40,6 +42,7 @@ def setting(
         "above": above,
         "choices": choices,
         "identity": identity,
+        "path": path,
     }
     if isinstance(default, list | dict):
         return field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)

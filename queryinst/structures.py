@@ -20,6 +20,9 @@ from torch import Tensor
 
 from queryinst.ops.roi import FeaturePyramid
 
+COUNTED = 100  # detections of a class in an image that COCO's average precision counts
+UNKNOWN = 2  # in place of the 0 and 1 of a mask that nobody has drawn: the object is there, its outline is not known
+
 
 class _Movable:
     """Moves every tensor field of a dataclass at once; Lightning and `DataLoader(pin_memory=True)` look for these."""
@@ -49,7 +52,7 @@ class Targets(_Movable):
 
     boxes: Tensor  # (G, 4) float32 xyxy
     labels: Tensor  # (G,) int64
-    masks: Tensor  # (G, R, R) uint8, 0 or 1; any other height and width serve as well
+    masks: Tensor  # (G, R, R) uint8, 0 or 1, or UNKNOWN throughout; any other height and width serve as well
     mask_boxes: Tensor  # (G, 4) float32 xyxy
     counts: list[int]  # ground truths of each image; sums to G
     tracks: Tensor | None = None  # (G,) int64, in video: equal for the same object of the same video

@@ -14,7 +14,7 @@ from queryinst.criterion.own import classification_of, made_terms
 from queryinst.ops import boxes as box_ops
 from queryinst.ops import ranks
 from queryinst.ops.roi import STRIDES
-from queryinst.structures import Matches, StageOutput, Targets
+from queryinst.structures import UNKNOWN, Matches, StageOutput, Targets
 
 TERMS = ("class", "l1", "giou", "mask")
 ASSOCIATION = "association"  # with association heads only
@@ -78,11 +78,12 @@ class Criterion:
         wanted_masks = losses.mask_targets(
             boxes.flatten(0, 1), target.flatten(), targets, limits.repeat(len(stages), 1), side, config.mask_samples
         ).view_as(mask_logits)
+        known = (targets.masks[:, 0, 0] != UNKNOWN)[target]  # of an object with a box alone no mask is learned
         sums = [
             config.class_weight * self.classification(logits, wanted),
             config.l1_weight * losses.l1(boxes, wanted_boxes, box_ops.extent(sizes)[image]),
             config.giou_weight * losses.giou(boxes, wanted_boxes),
-            config.mask_weight * losses.dice(mask_logits, wanted_masks),
+            config.mask_weight * losses.dice(mask_logits, wanted_masks, known),
         ]
         told = [replace(output, logits=every) for output, every in zip(stages, logits, strict=True)]
         for weight, term in self.further.values():

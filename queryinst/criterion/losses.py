@@ -33,8 +33,8 @@ def giou(boxes: Tensor, wanted: Tensor) -> Tensor:
     return (1 - box_ops.giou(boxes, wanted)).sum(dim=1)
 
 
-def dice(logits: Tensor, wanted: Tensor) -> Tensor:
-    """1 - dice of mask logits (S, M, h, w) against {0, 1} targets; (S,) sums.
+def dice(logits: Tensor, wanted: Tensor, known: Tensor | None = None) -> Tensor:
+    """1 - dice of mask logits (S, M, h, w) against {0, 1} targets; (S,) sums, over the rows that are `known` (S, M).
 
     The denominator is the squared kind (V-Net) with an epsilon of 1e-5 a term, so that an empty target and an empty
     prediction give exactly 1 and no NaN.
@@ -42,7 +42,8 @@ def dice(logits: Tensor, wanted: Tensor) -> Tensor:
     p, t = logits.sigmoid().flatten(2), wanted.flatten(2)
     overlap = (p * t).sum(-1)
     total = p.square().sum(-1) + t.square().sum(-1) + 2e-5
-    return (1 - 2 * overlap / total).sum(dim=1)
+    distance = 1 - 2 * overlap / total
+    return (distance if known is None else distance * known).sum(dim=1)
 
 
 @torch.no_grad()

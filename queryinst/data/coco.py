@@ -15,9 +15,14 @@ from numpy.typing import NDArray
 from queryinst.data import validation
 from queryinst.data.images import ImageFile
 from queryinst.data.index import Index, build, digest_of, find, no_garbage, save
+from queryinst.data.repair import CROWD, repair
 from queryinst.data.transforms import Instances
 from queryinst.errors import UserError
 from queryinst.ops import masks as mask_ops
+
+
+class EncodingError(UserError):
+    """A file is text, and not in UTF-8."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class CocoFile:
         path: the JSON file.
         folder: where the images are.
         hint: what to do when one of the two is not there; ends the error's sentence.
+        crowd: what `iscrowd: 1` means, as DataConfig.crowd.
 
     Raises:
         UserError: a file or folder is missing, the JSON is malformed or not COCO, or an annotation names an unknown
@@ -77,8 +83,8 @@ class CocoFile:
 
     format, prefix = "COCO", ""  # of the file, and of what its index is known by
 
-    def __init__(self, path: Path, folder: Path, hint: str = "") -> None:
-        self.path, self.folder = path, folder
+    def __init__(self, path: Path, folder: Path, hint: str = "", crowd: str = CROWD[0]) -> None:
+        self.path, self.folder, self.crowd = path, folder, crowd
         digest = self._digest()
         index = find(path, digest) if digest else None
         if index is None:
@@ -94,7 +100,7 @@ class CocoFile:
 
     def _digest(self) -> str | None:
         """What an index of the file is known by; None where it needs none."""
-        return digest_of(self.path, self.prefix)
+        return digest_of(self.path, self.prefix + ("" if self.crowd == CROWD[0] else f"{self.crowd}-"))
 
     def _content(self, hint: str) -> Any:
         return read_json(self.path, hint, self.format)
@@ -110,6 +116,7 @@ class CocoFile:
 
     def _checked(self, content: Any) -> dict[str, Any]:
         """Images, annotations and categories of a parsed file. Raises UserError."""
+        repair(content, self.crowd)
         validation.check_content(content, self.path)
         return content
 
@@ -174,6 +181,11 @@ def read_json(path: Path, hint: str = "", format: str = "COCO") -> Any:
         beside = sorted(p.name for p in path.parent.glob("*.json")) if path.parent.is_dir() else []
         found = f"; its folder has {', '.join(beside[:5])}" if beside else ""
         raise UserError(f"{path} does not exist; expected a {format} annotation file there{found}{hint}") from None
+    except UnicodeDecodeError as error:
+        raise EncodingError(
+            f"{path} is not text in UTF-8: byte {error.object[error.start]:#x} at {error.start}; if it is in GBK or "
+            "Latin-1, save it as UTF-8, as with `iconv -f GBK -t UTF-8 FILE > NEW`"
+        ) from None
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(
             f"{path} cannot be read as JSON: {error}; it may be cut short: copy or download it again"
@@ -181,7 +193,7 @@ def read_json(path: Path, hint: str = "", format: str = "COCO") -> Any:
 
 
 def outline_of(segmentation: Any) -> mask_ops.Polygons | mask_ops.LocalMask:
-    """A COCO segmentation as polygons, or as the bitmap of its own box where it is an RLE."""
+    """A COCO segmentation as polygons (none where there is no mask), or an RLE as the bitmap of its own box."""
     if isinstance(segmentation, list):
         return [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in segmentation]
     return mask_ops.decode(segmentation)

@@ -18,6 +18,7 @@ from queryinst.data.dataset import CocoDataset
 from queryinst.data.embedded import make_embedded
 from queryinst.data.images import ImageFile, check_header
 from queryinst.data.locate import locate
+from queryinst.data.names import existing
 from queryinst.data.own import ReadFile, Steps, reader_of
 from queryinst.data.transforms import EvaluationGeometry, TrainGeometry
 from queryinst.data.youtube_vis import PairDataset, VideoFile
@@ -64,7 +65,7 @@ class CocoDataModule(pl.LightningDataModule):
             (val, val.images, 0),
         ):
             missing = [
-                image for image in images if not os.path.exists(image.path)
+                image for image in images if not os.path.exists(existing(image.path))
             ]  # also where no file can be called so
             if len(missing) > allowed:
                 raise UserError(
@@ -253,7 +254,9 @@ def open_split(data: DataConfig, split: str, hint: str | None = None) -> CocoFil
     """
     place = locate(data, split, hint)
     reader = reader_of(data)
-    return (VideoFile if data.video else CocoFile)(*place) if is_ours(reader) else ReadFile(reader, *place)
+    if data.video and is_ours(reader):
+        return VideoFile(*place)
+    return CocoFile(*place, data.crowd) if is_ours(reader) else ReadFile(reader, *place, data.crowd)
 
 
 def loader(

@@ -6,11 +6,12 @@ from typing import Any
 
 from queryinst.config import DataConfig
 from queryinst.data import doctor_annotations, doctor_images, doctor_video, video_validation
-from queryinst.data.coco import read_json, require_folder
+from queryinst.data.coco import EncodingError, read_json, require_folder
 from queryinst.data.doctor_annotations import Survey
 from queryinst.data.faults import Findings, rules_of
 from queryinst.data.locate import locate
 from queryinst.data.own import read_with, reader_of
+from queryinst.data.repair import repair
 from queryinst.errors import UserError
 from queryinst.slots import is_ours
 
@@ -56,12 +57,16 @@ def examine(data: DataConfig, images: str = "decode", threads: int = 4) -> Repor
                 if is_ours(reader)
                 else read_with(reader, place.annotations, place.hint)
             )
-        except UserError:
+        except UserError as error:
             if not place.annotations.is_file() or not is_ours(reader):
                 raise
-            findings.add(split, "not-json", place.annotations.name)
+            code = "not-utf8" if isinstance(error, EncodingError) else "not-json"
+            findings.add(split, code, place.annotations.name)
             surveys[split] = Survey()
             continue
+        if not data.video:
+            for code, where in repair(content, data.crowd):
+                findings.add(split, code, where)
         kind = doctor_video if data.video else doctor_annotations
         surveys[split] = kind.examine(content, place.images, split, findings, data.min_image_side, data.keep_empty)
     for code, where in _differences(surveys["train"], surveys["val"]):
@@ -101,7 +106,8 @@ def as_text(report: Report, name: str) -> str:
     """The report for people: a line a split, a line a kind of fault, and the sum."""
     lines = [
         f"{name} {split}: {_size(survey)}, {survey.annotations} annotations, "
-        f"{survey.used.total()} objects, {len(survey.categories)} categories"
+        f"{survey.used.total()} objects{f', {survey.crowds} crowd regions' if survey.crowds else ''}, "
+        f"{len(survey.categories)} categories"
         for split, survey in report.surveys.items()
     ]
     for finding in report.findings:

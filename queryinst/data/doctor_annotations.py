@@ -10,7 +10,10 @@ from typing import Any
 from queryinst.data import validation
 from queryinst.data.coco import is_learnable
 from queryinst.data.faults import Findings, plain
+from queryinst.data.notes import MANY_CROWDS
+from queryinst.data.repair import is_parent
 from queryinst.ops import masks as mask_ops
+from queryinst.structures import COUNTED
 
 NEAR = 2  # pixels that a box or polygon may be off by: rounding, and half a pixel either side
 CLEARLY = 4  # pixels that are no rounding any more
@@ -36,6 +39,7 @@ class Survey:
     images: list[Listed] = field(default_factory=list)
     videos: list[Listed] | None = None  # the first frame of each, where the data is video
     annotations: int = 0
+    crowds: int = 0  # regions of uncounted objects
     categories: dict[int, str] = field(default_factory=dict)  # names by id
     used: Counter[int] = field(default_factory=Counter)  # objects by category id
     sizes: list[tuple[int, int]] = field(default_factory=list)  # height, width
@@ -57,7 +61,7 @@ def examine(content: Any, folder: Path, split: str, findings: Findings, min_side
     survey, broken = Survey(), set()
     for fault in validation.faults(content):
         findings.add(split, fault.code, fault.where)
-        if fault.code == "not-coco":
+        if fault.code in ("not-coco", "other-format"):
             return survey
         broken.add(id(fault.entry))
     entries = {name: [e for e in content[name] if isinstance(e, dict)] for name in validation.FIELDS}
@@ -79,11 +83,14 @@ def examine(content: Any, folder: Path, split: str, findings: Findings, min_side
     if split == "train" and not keep_empty:
         pairs = zip(sound["images"], survey.objects, strict=True)
         found += [("image-without-objects", f"image {image['id']}") for image, objects in pairs if not objects]
+    parents = {category["id"] for category in sound["categories"] if is_parent(category, sound["categories"])}
     found += [
-        ("category-unused", f"category {key} ({name})")
+        ("category-parent" if key in parents else "category-unused", f"category {key} ({name})")
         for key, name in survey.categories.items()
         if not survey.used[key]
     ]
+    if survey.crowds > MANY_CROWDS * survey.annotations:
+        found.append(("crowd-many", f"{survey.crowds} of {survey.annotations} annotations"))
     if not survey.used:
         found.append(("no-objects", "the file"))
     for code, where in found:
@@ -153,7 +160,7 @@ def _image_faults(
     height, width = image["height"], image["width"]
     if min(height, width) < min_side:
         yield "image-small", f"image {image['id']} ({width}x{height})"
-    objects, seen = 0, set()
+    objects, seen = Counter[int](), set()
     for annotation in annotations:
         where = f"annotation {str(annotation['id'])[:30]}"
         for code in object_faults(annotation, height, width):
@@ -163,24 +170,29 @@ def _image_faults(
         if key in seen:
             yield "duplicate-object", where
         seen.add(key)
+        survey.crowds += annotation.get("iscrowd") == 1
         # Training learns less than evaluation looks for: see CocoFile.learnable and COCO's crowd regions.
         counts = is_learnable(annotation, height, width) if split == "train" else not annotation.get("iscrowd")
         if counts:
-            objects += 1
+            objects[annotation["category_id"]] += 1
             survey.used[annotation["category_id"]] += 1
             if min(box[2:]) > 0:
                 survey.aspects.append(box[2] / box[3])
                 survey.areas.append(box[2] * box[3] / (height * width))
     survey.sizes.append((height, width))
-    survey.objects.append(objects)
+    survey.objects.append(objects.total())
+    if max(objects.values(), default=0) > COUNTED:
+        yield "many-objects", f"image {image['id']} ({max(objects.values())})"
 
 
 def object_faults(annotation: Entry, height: int, width: int) -> Iterator[str]:
     """The kinds of what is wrong with a box, mask and area in an image of this size."""
     x, y, w, h = annotation["bbox"]
     segmentation, area = annotation["segmentation"], annotation.get("area", 1)
-    extent = _extent(segmentation)
-    flat = extent[0] >= extent[2] or extent[1] >= extent[3]
+    if not segmentation:
+        yield "mask-empty"
+    extent = _extent(segmentation) if segmentation else (x, y, x + w, y + h)
+    flat = bool(segmentation) and (extent[0] >= extent[2] or extent[1] >= extent[3])
     if flat:
         yield "mask-flat"
     if annotation.get("iscrowd") and isinstance(segmentation, list):

@@ -6,15 +6,16 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from PIL import ExifTags, Image
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
 from queryinst.data.doctor_annotations import Listed
 from queryinst.data.faults import Findings
+from queryinst.data.images import TURNED, opened, orientation_of, stored_as
+from queryinst.data.names import existing
 
 T = TypeVar("T")
-TURNED = 5  # from this EXIF orientation on, rows are columns
 BATCH = 1024  # images given to the threads at a time, so that an interruption is heard
 
 
@@ -40,30 +41,37 @@ def examine(images: list[Listed], split: str, findings: Findings, decode: bool, 
 def faults(image: Listed, decode: bool) -> list[str]:
     """The kinds of fault of one image file."""
     found: list[str] = []
-    opened = False
+    begun = False
     try:
-        with Image.open(image.path) as picture:
-            opened = True
+        path = existing(image.path)
+        if path != image.path:
+            found.append("file-name-other")
+        with opened(path) as picture:
+            begun = True
             found += _header_faults(picture, image)
             if decode:
                 picture.load()
     except FileNotFoundError:
         return ["image-missing"]
     except Exception:  # damaged bytes bring a decoder to any exception
-        found.append("image-truncated" if opened else "image-unreadable")
+        found.append("image-truncated" if begun else "image-unreadable")
     return found
 
 
 def _header_faults(picture: Image.Image, image: Listed) -> Iterator[str]:
-    orientation = _orientation(picture)
-    if image.height is not None and picture.size != (image.width, image.height):
-        turned = orientation >= TURNED and picture.size == (image.height, image.width)
-        yield "image-turned" if turned else "image-size"
-    elif orientation != 1:
-        yield "image-rotated"
-    if picture.mode.startswith(("I", "F")):
+    orientation = orientation_of(picture)
+    on_side = orientation >= TURNED and picture.format != "TIFF"  # of which Pillow gives the size as turned
+    upright = picture.size[::-1] if on_side else picture.size
+    if image.height is None or upright == (image.width, image.height):
+        if orientation != 1:
+            yield "image-turned"
+    else:
+        yield "image-rotated" if picture.size == (image.width, image.height) else "image-size"
+    if picture.mode in ("I", "F") and picture.format != "PNG":
+        yield "image-32-bit"
+    elif picture.mode.startswith(("I", "F")):
         yield "image-16-bit"
-    elif _rawmode(picture).partition(";")[2].startswith("16"):
+    elif stored_as(picture).partition(";")[2].startswith("16"):
         yield "image-reduced"
     if picture.mode == "CMYK":
         yield "image-cmyk"
@@ -71,22 +79,6 @@ def _header_faults(picture: Image.Image, image: Listed) -> Iterator[str]:
         yield "image-alpha"
     if getattr(picture, "n_frames", 1) > 1:
         yield "image-frames"
-
-
-def _orientation(picture: Image.Image) -> int:
-    try:  # as Pillow's base class does it: that of PNG decodes the whole file, for a note that may follow the pixels
-        orientation = Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1)
-    except Exception:  # a damaged note harms nobody: training does not read it
-        return 1
-    return orientation if orientation in range(1, 9) else 1
-
-
-def _rawmode(picture: Image.Image) -> str:
-    """How pixels are stored, such as "RGB;16B"."""
-    tile = getattr(picture, "tile", None)
-    arguments = tile[0][3] if tile else ""
-    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
-    return first if isinstance(first, str) else ""
 
 
 def shared(train: list[Listed], val: list[Listed]) -> Iterator[str]:
@@ -114,13 +106,13 @@ def _progress(items: Iterable[T], description: str, total: int) -> Iterable[T]:
 
 def _length(image: Listed) -> int:
     try:
-        return image.path.stat().st_size
+        return existing(image.path).stat().st_size
     except (OSError, ValueError):  # not there, or no possible name: said elsewhere
         return 0
 
 
 def _digest(image: Listed) -> bytes:
     try:
-        return hashlib.blake2b(image.path.read_bytes(), digest_size=16).digest()
+        return hashlib.blake2b(existing(image.path).read_bytes(), digest_size=16).digest()
     except OSError:
         return image.where.encode()  # like no other

@@ -1,7 +1,6 @@
 """What the doctor finds in a YouTube-VIS file that can be read: what would teach the wrong thing, or nothing."""
 
 import posixpath
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from queryinst.data.doctor_annotations import (
     object_faults,
 )
 from queryinst.data.faults import Findings, plain
+from queryinst.data.names import natural
 
 
 def examine(content: Any, folder: Path, split: str, findings: Findings, min_side: int, keep_empty: bool) -> Survey:
@@ -90,16 +90,10 @@ def _frame_faults(videos: list[Entry]) -> Iterator[tuple[str, str]]:
             yield "file-name-path", f"{where} ({odd[:100]})"
         if len({posixpath.dirname(name) for name in names}) > 1:
             yield "frames-mixed", where
-        elif names != sorted(names, key=_natural):
+        elif names != sorted(names, key=natural):
             yield "frames-unordered", where
         if len(names) == 1:
             yield "video-single-frame", where
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Order with numbers by size, however many digits they have."""
-    pieces = (piece.lstrip("0") if piece.isdigit() else piece for piece in re.findall(r"\d+|\D+", name))
-    return [(len(piece) if piece.isdigit() or not piece else 0, piece) for piece in pieces]
 
 
 def _track_faults(video: Entry, annotations: list[Entry], survey: Survey, split: str) -> Iterator[tuple[str, str]]:

@@ -10,9 +10,10 @@ import gc
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from safetensors.numpy import save_file
 from queryinst.cache import cache_folder
 from queryinst.errors import UserError
 
-FORMAT = "queryinst annotations 2"
+FORMAT = "queryinst annotations 3"
 SMALLEST = 16_000_000  # bytes: a smaller file is parsed in a second, and leaves no index
 KEPT = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore", "segmentation", "track")
 ARRAYS = {
@@ -36,7 +37,18 @@ ARRAYS = {
     "text_ends": np.dtype(np.int64),  # (images + 1,) from 0
     "categories": np.dtype(np.uint8),  # JSON
     "videos": np.dtype(np.uint8),  # JSON, of video: without the frames' names
+    "summary": np.dtype(np.uint8),  # JSON, of `Summary`
 }
+
+
+class Summary(NamedTuple):
+    """What there is in a file, counted once."""
+
+    annotations: int
+    crowds: int  # regions of uncounted objects
+    unmasked: int  # objects with a box and no mask
+    most: int  # objects of one image
+    most_of_class: int  # objects of one class in one image
 
 
 class Index:
@@ -80,6 +92,10 @@ class Index:
         """The file's `categories`."""
         return json.loads(self.arrays["categories"].tobytes())
 
+    def summary(self) -> Summary:
+        """What there is in the file."""
+        return Summary(*json.loads(self.arrays["summary"].tobytes()))
+
     def videos(self) -> list[dict[str, Any]]:
         """The videos that the images are frames of, one after another; none where they are just images."""
         return json.loads(self.arrays["videos"].tobytes())
@@ -96,10 +112,11 @@ def build(content: dict[str, Any], is_learnable: Callable[[dict[str, Any], int, 
     for annotation in content["annotations"]:
         by_image[annotation["image_id"]].append(annotation)
     content["annotations"] = []
-    learnable, texts = [], []
+    learnable, texts, summary = [], [], [0] * len(Summary._fields)
     for image in images:
         found = by_image.pop(image["id"])
         learnable.append(sum(is_learnable(annotation, image["height"], image["width"]) for annotation in found))
+        _count(found, summary)
         kept = [{key: annotation[key] for key in KEPT if key in annotation} for annotation in found]
         texts.append(json.dumps(kept, separators=(",", ":"), check_circular=False).encode())
     ids = np.array([image["id"] for image in images], np.int64)
@@ -116,8 +133,20 @@ def build(content: dict[str, Any], is_learnable: Callable[[dict[str, Any], int, 
             "text_ends": _ends(texts),
             "categories": _joined([json.dumps(content["categories"]).encode()]),
             "videos": _joined([json.dumps(content.get("videos", [])).encode()]),
+            "summary": _joined([json.dumps(summary).encode()]),
         }
     )
+
+
+def _count(found: list[dict[str, Any]], summary: list[int]) -> None:
+    """Add the annotations of an image to a summary."""
+    objects = [annotation for annotation in found if not annotation.get("iscrowd")]
+    classes = Counter(annotation.get("category_id") for annotation in objects)
+    summary[0] += len(found)
+    summary[1] += len(found) - len(objects)
+    summary[2] += sum(not annotation.get("segmentation") for annotation in objects)
+    summary[3] = max(summary[3], len(objects))
+    summary[4] = max(summary[4], *classes.values(), 0)
 
 
 def _joined(pieces: list[bytes]) -> NDArray[np.uint8]:

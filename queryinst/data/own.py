@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from queryinst.config import DataConfig
 from queryinst.data.coco import CocoFile
+from queryinst.data.repair import CROWD
 from queryinst.data.transforms import Instances
 from queryinst.errors import UserError
 from queryinst.part_config import Used, several
@@ -27,15 +28,15 @@ class ReadFile(CocoFile):
     Args:
         reader: the part.
         path: the file or folder that it is given.
-        folder, hint: as of `CocoFile`.
+        folder, hint, crowd: as of `CocoFile`.
 
     Raises:
         UserError: there is nothing to read, the reader fails, or what it gives is not COCO.
     """
 
-    def __init__(self, reader: Used, path: Path, folder: Path, hint: str = "") -> None:
+    def __init__(self, reader: Used, path: Path, folder: Path, hint: str = "", crowd: str = CROWD[0]) -> None:
         self.reader = reader
-        super().__init__(path, folder, hint)
+        super().__init__(path, folder, hint, crowd)
 
     def _digest(self) -> None:
         return None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from queryinst.config import AugmentationConfig
 from queryinst.ops.masks import LocalMask, Polygons, rasterise
 from queryinst.ops.roi import STRIDES
+from queryinst.structures import UNKNOWN
 
 Rng = np.random.Generator
 Array = NDArray[np.float64]
@@ -30,7 +31,7 @@ class Instances:
 
     boxes: Array  # (G, 4) xyxy
     labels: NDArray[np.int64]  # (G,)
-    outlines: list[Polygons | LocalMask]  # G of them
+    outlines: list[Polygons | LocalMask]  # G of them; no polygons where an object has a box only
     scale: Array = field(default_factory=lambda: np.ones(2))  # x, y: pixels of the frame per pixel of an outline
     offset: Array = field(default_factory=lambda: np.zeros(2))
     tracks: NDArray[np.int64] | None = None  # (G,) in video: equal for the same object of the same video
@@ -57,7 +58,7 @@ class Instances:
         """(G, 4) xyxy of the outlines in the frame."""
         if not self.outlines:
             return np.zeros((0, 4))
-        corners = [_corners(outline) if isinstance(outline, LocalMask) else outline for outline in self.outlines]
+        corners = [_corners(outline) for outline in self.outlines]
         points = np.concatenate([piece for pieces in corners for piece in pieces]) * self.scale + self.offset
         begins = np.cumsum([0, *(sum(map(len, pieces)) for pieces in corners[:-1])])
         return np.hstack([np.minimum.reduceat(points, begins), np.maximum.reduceat(points, begins)])
@@ -78,13 +79,18 @@ class Instances:
         return regions.astype(np.float32)
 
     def draw(self, regions: NDArray[np.float32], size: int, height: int, width: int) -> NDArray[np.uint8]:
-        """(G, size, size) uint8 of 0 and 1: each outline as seen through its region, nothing outside the image."""
+        """(G, size, size) uint8 of 0 and 1: each outline as seen through its region, nothing outside the image.
+
+        Where an object has no mask it is `UNKNOWN` throughout.
+        """
         masks = np.zeros((len(self), size, size), np.uint8)
         zoom = size / (regions[:, 2:] - regions[:, :2])
         scale, offset = self.scale * zoom, (self.offset - regions[:, :2]) * zoom
         drawn, polygons = [], []
         for index, outline in enumerate(self.outlines):
             if not isinstance(outline, LocalMask):
+                if not outline:
+                    continue
                 drawn.append(index)
                 polygons.append(outline)
             elif outline.bitmap.size:
@@ -97,6 +103,8 @@ class Instances:
         if len(over):  # an object that a crop has cut does not go on in the padding of the batch
             x, y = (_inside(regions[over, axis::2], size, limit) for axis, limit in enumerate((width, height)))
             masks[over] &= y[:, :, None] & x[:, None, :]
+        unknown = [not isinstance(outline, LocalMask) and not outline for outline in self.outlines]
+        masks[np.array(unknown, bool)] = UNKNOWN
         return masks
 
 
@@ -106,7 +114,10 @@ def _inside(spans: NDArray[np.float32], size: int, limit: int) -> NDArray[np.boo
     return (centres > 0) & (centres < limit)
 
 
-def _corners(mask: LocalMask) -> list[Array]:
+def _corners(mask: Polygons | LocalMask) -> list[Array]:
+    """Points that have the same box around them."""
+    if not isinstance(mask, LocalMask):
+        return mask or [np.zeros((1, 2))]
     height, width = mask.bitmap.shape
     return [np.array([[mask.left, mask.top], [mask.left + width, mask.top + height]], np.float64)]
 

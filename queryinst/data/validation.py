@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from queryinst.data.formats import format_of
 from queryinst.errors import UserError
 from queryinst.ops.masks import run_lengths
 
 LARGEST = 1_000_000  # pixels: no side, no coordinate is beyond this
+TINY = 8  # pixels: in an image larger than this, coordinates between 0 and 1 are no pixels
 FIELDS = {
     "categories": ("id", "name"),
     "images": ("id", "file_name", "height", "width"),
@@ -41,6 +43,11 @@ def check_content(content: Any, path: Path) -> None:
 
 def faults(content: Any) -> Iterator[Fault]:
     """All that makes a file unusable, whatever JSON it holds. An entry with a fault may have more of them."""
+    own = format_of(content)
+    if own:
+        what_next = "`python -m queryinst.dataset import` makes COCO of it" if "COCO" not in own else "give annotations"
+        yield Fault("other-format", own, f" is in {own}, and COCO is wanted: {what_next}")
+        return
     if not isinstance(content, dict) or not all(isinstance(content.get(name), list) for name in FIELDS):
         yield Fault(
             "not-coco",
@@ -51,6 +58,7 @@ def faults(content: Any) -> Iterator[Fault]:
         return
     whole: dict[str, list[dict[str, Any]]] = {}
     yield from list_faults(content, FIELDS, "COCO", whole)
+    yield from _fraction_fault(whole)
     if not content["images"]:
         yield Fault("no-images", "the file", " has no images")
     yield from id_faults(whole["images"], "images")
@@ -72,6 +80,33 @@ def faults(content: Any) -> Iterator[Fault]:
     if annotations and not any(annotation.get("area", 1) for annotation in annotations):
         nothing = ": every annotation has area 0, which means nothing to learn; correct or remove `area`"
         yield Fault("area-all-zero", "the file", nothing)
+
+
+def _fraction_fault(whole: dict[str, list[dict[str, Any]]]) -> Iterator[Fault]:
+    """Boxes or polygons that all lie between 0 and 1, in images that are larger than that."""
+    if not any(positive(image["width"]) and image["width"] > TINY for image in whole["images"]):
+        return
+    boxes = (a["bbox"] for a in whole["annotations"] if isinstance(a["bbox"], list))
+    masks = (a["segmentation"] for a in whole["annotations"] if isinstance(a["segmentation"], list))
+    polygons = (polygon for mask in masks for polygon in mask if isinstance(polygon, list))
+    for what, lists in (("boxes", boxes), ("polygons", polygons)):
+        if _are_fractions(lists):
+            wrong = (
+                f": all {what} lie between 0 and 1, which is fractions of the image; wanted pixels: multiply x and "
+                "width by the image's width, y and height by its height"
+            )
+            yield Fault("coordinates-fractions", f"all {what}", wrong)
+
+
+def _are_fractions(lists: Iterator[list[Any]]) -> bool:
+    """Whether there are numbers, and all of them from 0 to 1."""
+    some = False
+    for values in lists:
+        numbers = [value for value in values if type(value) in (int, float)]
+        if not all(-0.01 <= value <= 1.01 for value in numbers):
+            return False
+        some = some or any(0 < value < 1 for value in numbers)
+    return some
 
 
 def held(content: Any) -> str:
@@ -220,14 +255,13 @@ def _fault(annotation: dict[str, Any], code: str, wrong: str) -> Fault:
 
 
 def _mask_fault(segmentation: Any, image: dict[str, Any] | None) -> tuple[str, str] | None:
-    """The kind of what is wrong with a mask, and words that go on from "has"; or None."""
+    """The kind of what is wrong with a mask, and words that go on from "has"; or None. There may be none: `[]`."""
     if isinstance(segmentation, list):
-        if not segmentation:
-            return "mask-empty", "no mask (an empty segmentation); wanted polygons or RLE"
         for polygon in segmentation:
-            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-                length = len(polygon) if isinstance(polygon, list) else short(repr(polygon))
-                return "polygon-points", f"a polygon of {length} numbers; wanted x, y of three points or more"
+            if not isinstance(polygon, list) or any(isinstance(value, list | dict) for value in polygon):
+                return "polygon-brackets", f"the segmentation {short(segmentation)}; wanted [[x, y, x, y, ...], ...]"
+            if len(polygon) < 6 or len(polygon) % 2:
+                return "polygon-points", f"a polygon of {len(polygon)} numbers; wanted x, y of three points or more"
             if not all(map(_number, polygon)):
                 return (
                     "polygon-values",

@@ -124,8 +124,9 @@ def _annotation_faults(
         zip(annotation["segmentations"], annotation["bboxes"], areas, strict=True)
     ):
         place = f", frame {frame}"
-        if (mask is None) != (box is None):
-            has, lacks = ("box", "mask") if mask is None else ("mask", "box")
+        without = mask is None or mask == []
+        if without != (box is None):
+            has, lacks = ("box", "mask") if without else ("mask", "box")
             yield "half-visible", place, f"has a {has} and no {lacks}; where an object is not seen both are null"
         elif mask is not None:
             seen = {"bbox": box, "segmentation": mask} | ({} if area is None else {"area": area})

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from queryinst.evaluation.diagnosis import diagnose
 from queryinst.evaluation.matches import Matches, frame_of, matches_of
 from queryinst.ops import masks as mask_ops
 from queryinst.ops import ranks
-from queryinst.structures import Detections
+from queryinst.structures import COUNTED, Detections
 
 # Position in COCOeval.stats: the twelve numbers that everybody reports.
 STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -28,21 +29,28 @@ class CocoEvaluator:
 
     Args:
         content: the parsed annotation file.
+        max_detections: detections of a class in an image that count; COCO's 100 unless objects are more.
         backend: "pycocotools", or "faster_coco_eval" for the same numbers sooner.
         keep_matches: keep what the numbers are made of in `matches` (pycocotools only).
 
     Attributes:
         matches: see `queryinst.evaluation.matches`.
-        precision: of the last `compute`, by kind ("bbox", "segm"): (10 IoU thresholds, 101 recalls, K), all areas, 100
-            detections an image; -1 for a class without objects.
+        precision: of the last `compute`, by kind ("bbox", "segm"): (10 IoU thresholds, 101 recalls, K), all areas,
+            `max_detections`; -1 for a class without objects.
         diagnosis: where `compute` found a box or mask AP of nearly 0, a paragraph that says why; else empty.
     """
 
-    def __init__(self, content: dict[str, Any], backend: str = "pycocotools", keep_matches: bool = False) -> None:
+    def __init__(
+        self,
+        content: dict[str, Any],
+        backend: str = "pycocotools",
+        keep_matches: bool = False,
+        max_detections: int = COUNTED,
+    ) -> None:
         self.backend, self.keep_matches = backend, keep_matches
         self.matches: Matches = {}
         self.precision: dict[str, NDArray[np.float64]] = {}
-        self.content = content
+        self.content, self.max_detections = content, max_detections
         self.categories = sorted(content["categories"], key=lambda category: category["id"])
         self.results: dict[int, list[dict[str, Any]]] = {}
         self.diagnosis = ""
@@ -76,9 +84,10 @@ class CocoEvaluator:
         found = [result for _, of_image in sorted(results.items()) for result in of_image]
         metrics: dict[str, float] = {}
         for kind in KINDS:
-            stats, precision = self._evaluate(kind, truth, found)
-            metrics |= {f"{kind}_{name}": _defined(value) for name, value in zip(STATS, stats, strict=False)}
-            # (IoU thresholds, recalls, classes, areas, detections): all areas, 100 detections; -1: no such class.
+            precision, recall = self._evaluate(kind, _masked(truth) if kind == "segm" else truth, found)
+            stats = zip(stats_of(self.max_detections), _summary(precision, recall), strict=True)
+            metrics |= {f"{kind}_{name}": _defined(value) for name, value in stats}
+            # (IoU thresholds, recalls, classes, areas, detections): all areas, most detections; -1: no such class.
             by_class = self.precision[kind] = precision[:, :, :, 0, -1]
             metrics |= {
                 f"{kind}_AP/{c['name']}": _defined(by_class[:, :, k].mean()) for k, c in enumerate(self.categories)
@@ -99,12 +108,12 @@ class CocoEvaluator:
             for one in tables:
                 one.createIndex()
             evaluator = evaluator_class(*tables, kind)
+            evaluator.params.maxDets = [1, 10, self.max_detections]
             evaluator.evaluate()
             evaluator.accumulate()
-            evaluator.summarize()
         if self.keep_matches:
             self.matches |= frame_of(evaluator) | matches_of(evaluator, kind)
-        return evaluator.stats, np.asarray(evaluator.eval["precision"])
+        return np.asarray(evaluator.eval["precision"]), np.asarray(evaluator.eval["recall"])
 
 
 def _backend(name: str) -> tuple[Any, Any]:
@@ -164,6 +173,35 @@ def _as_annotation(number: int, result: dict[str, Any], kind: str) -> dict[str, 
     return {**result, "id": number, "iscrowd": 0, "area": area}
 
 
+def _masked(truth: dict[str, Any]) -> dict[str, Any]:
+    """The ground truth for masks: an object that has none is a region where nothing found is right or wrong."""
+    return {**truth, "annotations": [a if a["segmentation"] else _region(a) for a in truth["annotations"]]}
+
+
+def _region(annotation: dict[str, Any]) -> dict[str, Any]:
+    x, y, w, h = annotation["bbox"]
+    return {**annotation, "iscrowd": 1, "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]]}
+
+
+def stats_of(max_detections: int) -> list[str]:
+    """The names of the twelve numbers, where so many detections of a class in an image count."""
+    return [f"AR{max_detections}" if name == f"AR{COUNTED}" else name for name in STATS]
+
+
+def _summary(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> list[float]:
+    """What COCOeval's `summarize` gives, in the order of `STATS`; it has 100 detections written into it.
+
+    Args:
+        precision: (10 IoU thresholds, 101 recalls, K, 4 areas, 3 numbers of detections), -1 where there is nothing.
+        recall: (10, K, 4, 3).
+    """
+    parts = [precision[..., 0, -1], precision[0, ..., 0, -1], precision[5, ..., 0, -1]]
+    parts += [precision[..., area, -1] for area in (1, 2, 3)]
+    parts += [recall[..., 0, number] for number in (0, 1, 2)]
+    parts += [recall[..., area, -1] for area in (1, 2, 3)]
+    return [float(part[part > -1].mean()) if (part > -1).any() else -1.0 for part in parts]
+
+
 def _complete(annotation: dict[str, Any]) -> dict[str, Any]:
     """An annotation with the fields that COCO asks for and hand-made files leave out."""
     width, height = annotation["bbox"][2:]
@@ -176,7 +214,9 @@ def _defined(value: float) -> float:
 
 def table(metrics: dict[str, float], names: Sequence[str], prefix: str = "") -> str:
     """Metrics as text: a line for boxes and one for masks, then mask AP per class."""
-    columns = [name for name in STATS if name not in ("AR1", "AR10")]
+    of_recall = (re.fullmatch(rf"{prefix}bbox_AR(\d+)", name) for name in metrics)
+    most = max(int(found[1]) for found in of_recall if found)
+    columns = [name for name in stats_of(most) if name not in ("AR1", "AR10")]
     lines = ["      " + "".join(f"{name:>8}" for name in columns)]
     for kind, label in (("bbox", "box"), ("segm", "mask")):
         lines.append(f"{label:<6}" + "".join(f"{_number(metrics[f'{prefix}{kind}_{name}']):>8}" for name in columns))

@@ -231,7 +231,8 @@ def _wrong_masks(scenes: list[Scene]) -> str | None:
     """Whether masks are wrong where box and class are right."""
     overlaps: list[float] = []
     for scene in scenes:
-        fits = (scene.iou(scene.truth_boxes) >= FITS) & (scene.classes[:, None] == scene.truth_classes)
+        drawn = [bool(annotation["segmentation"]) for annotation in scene.truth]
+        fits = (scene.iou(scene.truth_boxes) >= FITS) & (scene.classes[:, None] == scene.truth_classes) & drawn
         for index in np.flatnonzero(fits.any(axis=0))[: MOST_MASKS - len(overlaps)]:
             result = scene.found[int(fits[:, index].argmax())]["segmentation"]
             mask = mask_ops.compressed(scene.truth[index]["segmentation"], *result["size"])

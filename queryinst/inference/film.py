@@ -68,9 +68,19 @@ class _H264:
 class _Mpeg4:
     def __init__(self, path: Path, rate: float, height: int, width: int) -> None:
         self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
+        self._rate, self._written = rate, 0
+        self._last: Any = None
 
     def add(self, picture: Any, seconds: float) -> None:
-        self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        """It has one rate: a picture that is shown longer is written several times."""
+        while self._last is not None and self._written < round(seconds * self._rate):
+            self._write(self._last)
+        self._last = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        self._write(self._last)
+
+    def _write(self, picture: Any) -> None:
+        self._writer.write(picture)
+        self._written += 1
 
     def close(self) -> None:
         self._writer.release()

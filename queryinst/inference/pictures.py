@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from queryinst.data.images import decode_jpeg
+from queryinst.data.images import eight_bits, opened, pixels_of
 from queryinst.errors import UserError
 
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
@@ -19,7 +19,8 @@ LARGEST = 178_956_970  # pixels: where Pillow takes a file for an attack
 def to_picture(source: Source) -> Picture:
     """The pixels of a file, an array (H, W, 3) or (H, W), a Pillow image or a tensor (3, H, W), upright and in RGB.
 
-    Pixels of 16 bits are divided by 257, transparency is dropped, and of several frames the first is taken.
+    Of 16 bits the upper eight are taken, of values up to 4095 the upper eight of 12; transparency is dropped, and of
+    several frames the first is taken.
 
     Raises:
         UserError: it is none of these, or cannot be read.
@@ -27,7 +28,10 @@ def to_picture(source: Source) -> Picture:
     if isinstance(source, str | Path):
         return read(Path(source))
     if isinstance(source, Image.Image):
-        return _of_pillow(source, "the image")
+        try:
+            return pixels_of(source, None)
+        except UserError as error:
+            raise UserError(f"the image {error}") from None
     if isinstance(source, Tensor):
         return _of_array(source.permute(1, 2, 0).cpu().numpy() if source.ndim == 3 else source.cpu().numpy())
     return _of_array(np.asarray(source))
@@ -36,12 +40,10 @@ def to_picture(source: Source) -> Picture:
 def read(path: Path) -> Picture:
     """The pixels of an image file. Raises UserError."""
     try:
-        with Image.open(path) as picture:
-            upright = picture.getexif().get(ExifTags.Base.Orientation, 1) == 1
-            pixels = decode_jpeg(path) if upright and (picture.format, picture.mode) == ("JPEG", "RGB") else None
-            return _of_pillow(picture, str(path)) if pixels is None else pixels
-    except UserError:
-        raise
+        with opened(path) as picture:
+            return pixels_of(picture, path)
+    except UserError as error:
+        raise UserError(f"{path} {error}") from None
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; give an image file") from None
     except Image.DecompressionBombError:
@@ -52,15 +54,6 @@ def read(path: Path) -> Picture:
         raise UserError(f"{path} cannot be read as an image: {error}") from None
 
 
-def _of_pillow(picture: Image.Image, name: str) -> Picture:
-    upright = ImageOps.exif_transpose(picture) or picture
-    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG"):  # as Pillow 10 calls it
-        return _of_array(np.asarray(upright).astype(np.uint16))
-    if picture.mode in ("I", "F"):
-        raise UserError(f"{name} has pixels of 32 bits, and nobody knows what is white: convert it to 8 bits a channel")
-    return np.asarray(upright.convert("RGB"))
-
-
 def _of_array(array: NDArray[Any]) -> Picture:
     if array.dtype not in (np.uint8, np.uint16) or array.ndim not in (2, 3) or not array.size:
         shape = "x".join(map(str, array.shape)) or "one value"
@@ -69,7 +62,7 @@ def _of_array(array: NDArray[Any]) -> Picture:
             f"uint8; got {shape} of {array.dtype}"
         )
     if array.dtype == np.uint16:
-        array = (array // 257).astype(np.uint8)
+        array = eight_bits(array)
     if array.ndim == 2:
         array = array[..., None]
     if array.shape[2] not in (1, 3, 4):

@@ -3,10 +3,12 @@
 No torch in it, so that a wrong `source` is said at once.
 """
 
+import functools
 import glob
+import itertools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from queryinst.data.names import natural
 from queryinst.errors import UserError
 
-IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+FORMATS = (  # Pillow's names; HEIF where somebody has registered pillow-heif
+    *("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP"),
+)
+IMAGES = (
+    *(".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm"),
+    *(".tif", ".tiff", ".webp"),
+)
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 USUAL_RATE = 30.0  # frames a second, where a video does not say, or says what cannot be
 SLOWEST, FASTEST = 0.01, 1000  # of a film: slower ones, such as a frame a day, no MP4 file can hold
@@ -29,12 +38,13 @@ class Files:
 
     Attributes:
         names: of the files below the folder that has all of them.
+        left_out: names of files beside them that are no images, or of a kind that cannot be read.
     """
 
     unit, live = "image", False
 
-    def __init__(self, paths: list[Path]) -> None:
-        self.paths = paths
+    def __init__(self, paths: list[Path], left_out: Sequence[str] = ()) -> None:
+        self.paths, self.left_out = paths, list(left_out)
         root = os.path.commonpath([path.absolute().parent for path in paths])
         self.names = [path.absolute().relative_to(root).as_posix() for path in paths]
         ids = {int(path.stem) for path in paths if path.stem.isdecimal()}
@@ -78,7 +88,8 @@ class Video:
             raise UserError(f"source={source} cannot be read as a video; it may be damaged, or no video")
         self.title = f"camera-{source}" if self.live else Path(source).name
         rate, count = (self._capture.get(key) for key in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
-        self.rate = rate if SLOWEST <= rate <= FASTEST else USUAL_RATE
+        self._dated = SLOWEST <= rate <= FASTEST  # a file that says nonsense of its rate says so of times, too
+        self.rate = rate if self._dated else USUAL_RATE
         self.total = int(count) if count >= 1 and not self.live else None
         self._seconds: list[float] = []
 
@@ -90,10 +101,19 @@ class Video:
                 done, frame = self._capture.read()
                 if not done:
                     return
-                self._seconds.append(time.monotonic() - began if self.live else len(self._seconds) / self.rate)
+                self._seconds.append(time.monotonic() - began if self.live else self._shown())
                 yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
         finally:
             self._capture.release()
+
+    def _shown(self) -> float:
+        """When the frame just read is shown: as the file says, where that goes on, else as the rate says."""
+        said = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if not self._seconds:
+            self._first = said
+            return 0.0
+        goes_on = self._dated and said - self._first > self._seconds[-1]
+        return said - self._first if goes_on else self._seconds[-1] + 1 / self.rate
 
     def seconds(self, number: int) -> float:
         """When a frame that was read is shown."""
@@ -105,7 +125,43 @@ class Video:
 
     def describe(self, number: int) -> dict[str, Any]:
         """What the entries of a frame say of it."""
-        return {"file_name": self.title, "frame": number, "image_id": number}
+        return {
+            "file_name": self.title,
+            "frame": number,
+            "image_id": number,
+            "seconds": round(self.seconds(number), 3),
+        }
+
+
+class Animation(Video):
+    """The frames of an animated GIF, WebP, AVIF or PNG, each shown as long as the file says.
+
+    Attributes:
+        total: frames of the file.
+    """
+
+    live = False
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.title = path, path.name
+        self._seconds = []
+        durations = []
+        with Image.open(path, formats=_formats()) as picture:
+            self.total = int(getattr(picture, "n_frames", 1))
+            for number in range(self.total):
+                picture.seek(number)
+                picture.load()  # of a WebP the durations are known after it
+                durations.append(picture.info.get("duration") or 1000 / USUAL_RATE)
+        self._begins = [milliseconds / 1000 for milliseconds in itertools.accumulate(durations, initial=0)]
+        rate = self.total / self._begins[-1]
+        self.rate = rate if SLOWEST <= rate <= FASTEST else USUAL_RATE
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        with Image.open(self.path, formats=_formats()) as picture:
+            for number in range(self.total or 0):
+                picture.seek(number)
+                self._seconds.append(self._begins[number])
+                yield np.asarray(picture.convert("RGB"))
 
 
 def open_source(source: str) -> Files | Video:
@@ -114,31 +170,61 @@ def open_source(source: str) -> Files | Video:
     Raises:
         UserError: there is nothing of that kind.
     """
-    path = Path(source)
-    if _is_camera(source) or (path.is_file() and (path.suffix.lower() in VIDEOS or _is_animated(path))):
+    path = Path(source).expanduser()
+    if _is_camera(source):
         return Video(source)
     if path.is_file():
-        return Files([path])
+        return _of_file(path)
     if path.is_dir():
-        found = sorted(one for one in path.iterdir() if one.suffix.lower() in IMAGES)
+        found = list(path.iterdir())
     elif glob.has_magic(source):
-        found = sorted(Path(one) for one in glob.glob(source, recursive=True) if Path(one).suffix.lower() in IMAGES)
+        found = [Path(one) for one in glob.glob(str(path), recursive=True)]
     else:
         raise UserError(f"source={source} does not exist; give an image, a folder of images, a pattern, a video or 0")
-    if not found:
-        raise UserError(f"source={source} has no images; looked for {', '.join(IMAGES)}")
-    return Files(found)
+    files = sorted((one for one in found if one.is_file() and one.name[0] != "."), key=lambda one: natural(str(one)))
+    images = [one for one in files if one.suffix.lower() in IMAGES or _frames(one)]
+    left_out = [one.name for one in files if one not in set(images)]
+    if not images:
+        also = f"; it has {', '.join(left_out[:5])}" if left_out else ""
+        raise UserError(f"source={source} has no images; looked for {', '.join(IMAGES)}{also}")
+    return Files(images, left_out)
+
+
+def _of_file(path: Path) -> Files | Video:
+    """A file by its content; where that says nothing, by how its name ends."""
+    frames, suffix = _frames(path), path.suffix.lower()
+    if frames > 1 and suffix not in (".tif", ".tiff", ".mpo", ".jpg", ".jpeg"):  # pages, or two views of one thing
+        return Animation(path)
+    if frames or suffix in IMAGES or not (suffix in VIDEOS or _is_film(path)):
+        return Files([path])
+    return Video(str(path))
 
 
 def _is_camera(source: str) -> bool:
     return source.isdecimal() and not Path(source).exists()
 
 
-def _is_animated(path: Path) -> bool:
-    if path.suffix.lower() != ".gif":
-        return False
+def _frames(path: Path) -> int:
+    """How many an image file has; 0 where it is no image that can be read."""
     try:
-        with Image.open(path) as picture:
-            return bool(getattr(picture, "is_animated", False))
+        with Image.open(path, formats=_formats()) as picture:
+            return int(getattr(picture, "n_frames", 1))
     except Exception:  # not an image at all, which is said when it is read
-        return False
+        return 0
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """Those of `FORMATS` that Pillow has here."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _is_film(path: Path) -> bool:
+    """Whether OpenCV finds a frame in a file."""
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    capture = cv2.VideoCapture(str(path))
+    try:
+        return bool(capture.isOpened() and capture.read()[0])
+    finally:
+        capture.release()

@@ -10,7 +10,7 @@ from queryinst.lightning.module import QueryInstModule, fault_of
 from queryinst.models.cost import flops, seconds
 from queryinst.models.postprocess import detect
 from queryinst.models.queryinst import QueryInst
-from queryinst.structures import Batch, Detections
+from queryinst.structures import COUNTED, Batch, Detections
 from queryinst.visualize import plots
 
 
@@ -29,7 +29,7 @@ class ElasticModule(QueryInstModule):
         content: of the annotation file.
         proposals: how many go on after the first stage.
         postprocess: how detections are made.
-        backend: who computes average precision.
+        backend, max_detections: as of `CocoEvaluator`.
     """
 
     def __init__(
@@ -39,12 +39,13 @@ class ElasticModule(QueryInstModule):
         proposals: Sequence[int],
         postprocess: PostprocessConfig,
         backend: str,
+        max_detections: int = COUNTED,
     ) -> None:
         super().__init__(model, {}, postprocess)
         every = len(model.queries.features)
         # One stage has the same detections whatever goes on after it.
         self.grid = {
-            Setting(stages, number): CocoEvaluator(content, backend)
+            Setting(stages, number): CocoEvaluator(content, backend, max_detections=max_detections)
             for stages in range(1, len(model.stages) + 1)
             for number in (sorted(proposals, reverse=True) if stages > 1 else [every])
         }

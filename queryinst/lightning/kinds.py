@@ -13,18 +13,23 @@ from queryinst.evaluation.youtube_vis import VideoEvaluator
 from queryinst.lightning.callbacks.pictures import ImagePictures
 from queryinst.lightning.callbacks.strips import Strips
 from queryinst.logger_config import CallbacksConfig
+from queryinst.structures import COUNTED
 from queryinst.video_config import TrackerConfig
 
 Evaluator = CocoEvaluator | VideoEvaluator
 
 
 def evaluator(
-    source: CocoFile, tracker: TrackerConfig, backend: str = "pycocotools", keep_matches: bool = False
+    source: CocoFile,
+    tracker: TrackerConfig,
+    backend: str = "pycocotools",
+    keep_matches: bool = False,
+    max_detections: int = COUNTED,
 ) -> Evaluator:
     """Who judges what is found in a data set: COCO's average precision, or that of YouTube-VIS with a tracker."""
     if isinstance(source, VideoFile):
         return VideoEvaluator(source.content, dict(enumerate(source.places)), tracker, keep_matches)
-    return CocoEvaluator(source.content, backend, keep_matches)
+    return CocoEvaluator(source.content, backend, keep_matches, max_detections)
 
 
 def pictures(source: CocoFile, folder: Path, settings: CallbacksConfig, tracker: TrackerConfig) -> pl.Callback:

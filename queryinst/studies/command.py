@@ -24,6 +24,7 @@ from queryinst.settings import walk
 from queryinst.slots import check_parts, search_here
 from queryinst.studies import call, sweep, sweep_table, sweepers
 from queryinst.studies.explain import check_overrides, explained
+from queryinst.studies.paths import expand, quoted
 from queryinst.studies.processes import end_with_parent, settle
 from queryinst.studies.sources import CONF, Sources
 from queryinst.zoo import in_zoo, published
@@ -72,7 +73,7 @@ def command(
                 words = sys.argv[1:]
                 if sweeps:
                     sweepers.register()
-                sources = Sources(words, task)
+                sources = Sources(quoted(words, schema), task)
                 call.begin(task, words, sources.lasting)
                 try:
                     with explained(schema, sources):
@@ -116,6 +117,7 @@ def typed(composed: DictConfig, schema: type[Any]) -> Any:
         config: Any = OmegaConf.to_object(
             OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.to_container(composed, resolve=True))
         )
+    expand(config)
     check(config)
     check_parts(config)
     for key in ("checkpoint", "weights"):
@@ -133,7 +135,7 @@ def compose(config_name: str, schema: type[Any], overrides: list[str]) -> Any:
         UserError: what the command would say.
     """
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
-    sources = Sources(overrides)
+    sources = Sources(quoted(overrides, schema))
     check_overrides(sources)
     place = str(Path(sources.place).absolute())
     with hydra.initialize_config_dir(version_base="1.3", config_dir=place), explained(schema, sources):

@@ -79,10 +79,16 @@ def run(config: TrainConfig) -> Path:
 def _data(config: TrainConfig) -> "CocoDataModule":
     """The data, opened and checked before anything is written."""
     from queryinst.data.datamodule import data_module
+    from queryinst.data.notes import notes
+    from queryinst.structures import COUNTED
 
     data = data_module(config)
     data.prepare_data()
     data.check()
+    if is_first():
+        for split, judged in (("train", None), ("val", COUNTED)):
+            for note in notes(data.file(split), config.model.num_proposals, judged):
+                print(f"note: {note}", flush=True)
     return data
 
 

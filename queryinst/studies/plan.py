@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from queryinst.config import BackboneConfig, ModelConfig, TrainConfig
+from queryinst.config import BackboneConfig, DataConfig, ModelConfig, TrainConfig
+from queryinst.data.locate import locate
+from queryinst.errors import UserError
 from queryinst.settings import restore
 from queryinst.studies.identity import identity
 from queryinst.studies.job import LAST, RESULT
@@ -25,6 +27,7 @@ class Plan:
     parameters: int  # with as many classes as COCO has, whatever the data
     flops: int  # of one image, as in result.json
     minutes: float | None  # on this machine, as long as the finished runs on the same data took; None without such runs
+    missing: str = ""  # what of the data is not here, and what to set; empty where all is, or will be made
 
 
 def plan(config: TrainConfig, folder: Path) -> Plan:
@@ -37,11 +40,25 @@ def plan(config: TrainConfig, folder: Path) -> Plan:
     side = -(-config.augmentation.test_short_side // 32) * 32
     parameters, flops = _counted(*(json.dumps(dataclasses.asdict(c)) for c in (config.model, config.backbone)), side)
     known = list(_finished(config))
+    missing = missing_data(config.data)
     if not known:
-        return Plan(state, parameters, flops, None)
+        return Plan(state, parameters, flops, None, missing)
     rate = statistics.median(run["minutes"] / (_images(run) * run["flops"]) for run in known)
     an_epoch = statistics.median(_images(run) / run["config"]["schedule"]["epochs"] for run in known)
-    return Plan(state, parameters, flops, rate * an_epoch * config.schedule.epochs * flops)
+    return Plan(state, parameters, flops, rate * an_epoch * config.schedule.epochs * flops, missing)
+
+
+def missing_data(data: DataConfig) -> str:
+    """What of the data is not here, as a sentence; empty where all is, or will be made."""
+    if data.shapes or (data.video and data.video.shapes):
+        return ""
+    try:
+        places = [locate(data, split) for split in ("train", "val")]
+    except UserError as error:
+        return str(error)
+    wanted = [path for place in places for path in (place.annotations, place.images)]
+    gone = [str(path) for path in wanted if not path.exists()]
+    return f"{' and '.join(dict.fromkeys(gone))} not there{places[0].hint}" if gone else ""
 
 
 @functools.cache

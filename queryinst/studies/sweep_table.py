@@ -41,6 +41,8 @@ def report() -> int:
     console.print(
         f"\n{done} of {len(found)} jobs {'planned' if dry else 'finished'}{also}; records and logs: {call()['folder']}"
     )
+    if dry:
+        _say_missing(found)
     if dry and not all(Plan(**record.plan).minutes for record in found if record.plan):
         console.print("no hours: no finished run on the same data to estimate them from")
     elif not dry and done:
@@ -53,6 +55,14 @@ def report_plan(config: TrainConfig) -> None:
     folder = run_folder(config, identity(config))
     record = Record([config.name], folder.as_posix(), "planned", "", 0, plan=asdict(plan(config, folder)))
     _console().print(_plans([record]))
+    _say_missing([record])
+
+
+def _say_missing(found: Sequence[Record]) -> None:
+    """That the data of planned runs is not here, which does not keep them from being planned."""
+    for missing in dict.fromkeys(Plan(**record.plan).missing for record in found if record.plan):
+        if missing:
+            print(f"note: without its data this cannot be trained here: {missing}", flush=True)
 
 
 def _console() -> Console:

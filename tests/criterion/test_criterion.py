@@ -9,7 +9,7 @@ from queryinst.config import CriterionConfig
 from queryinst.criterion.criterion import Criterion
 from queryinst.criterion.matcher import NonFiniteError
 from queryinst.models.queryinst import QueryInst
-from queryinst.structures import Batch, StageOutput
+from queryinst.structures import UNKNOWN, Batch, StageOutput
 
 
 def losses_of(model: QueryInst, batch: Batch, config: CriterionConfig | None = None) -> Tensor:
@@ -132,3 +132,19 @@ def test_what_is_not_finite_is_named():
     assert image("stage 1 gives NaN or infinite logits") == 1
     batch.targets.boxes[2, 0] = float("nan")
     assert image("the ground truth has NaN or infinite boxes") == 2
+
+
+def test_an_object_without_a_mask_teaches_its_box_and_class_only():
+    model, batch = small_model().eval(), random_batch([2, 3])
+    whole = losses_of(model, batch)
+    batch.targets.masks[:] = UNKNOWN
+    none = losses_of(model, batch)
+    assert none[:, :3].equal(whole[:, :3])
+    assert none[:, 3].tolist() == [0, 0]
+    none.sum().backward()
+    silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert silent == [], "distributed training waits for every gradient"
+    batch = random_batch([2, 3])
+    batch.targets.masks[1:] = UNKNOWN
+    one = losses_of(model, batch)
+    assert ((one[:, 3] > 0) & (one[:, 3] < whole[:, 3])).all()

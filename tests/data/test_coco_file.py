@@ -2,9 +2,11 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from conftest import coco_folder
@@ -13,9 +15,10 @@ from PIL import Image
 from queryinst.config import AugmentationConfig
 from queryinst.data.coco import CocoFile
 from queryinst.data.dataset import CocoDataset
-from queryinst.data.images import ImageFile, read_image
+from queryinst.data.images import ImageFile, check_header, read_image
 from queryinst.data.transforms import EvaluationGeometry
 from queryinst.errors import UserError
+from queryinst.inference.pictures import to_picture
 
 GEOMETRY = EvaluationGeometry(AugmentationConfig(test_short_side=64, long_side=64))
 SQUARE = [10, 10, 30, 10, 30, 30, 10, 30]
@@ -118,7 +121,7 @@ def change(path: str, value: Any) -> Any:
         (change("images.0.width", 0), "image 5 has width 0 and height 40"),
         (change("images.0", "a.png"), "images, entry 0, has no id"),
         (change("categories.1.id", 9), "categories: id 9 occurs twice"),
-        (change("categories.1.id", "9"), "categories: an id is '9'"),
+        (change("categories.1.id", "nine"), "categories: an id is 'nine'"),
         (
             change("annotations.0.category_id", 3),
             "annotation 7 of image 5 names category 3, which is not among the categories \\(2, 9\\)",
@@ -126,8 +129,7 @@ def change(path: str, value: Any) -> Any:
         (change("annotations.0.image_id", 6), "annotation 7 names image 6, which is not among the 1 images"),
         (change("annotations.0.bbox", [1, 2, 3]), "annotation 7 of image 5 has box \\[1, 2, 3\\]"),
         (change("annotations.0.bbox.2", float("nan")), r"has box \[10, 10, nan, 20\]; wanted four numbers"),
-        (change("annotations.0.segmentation", ...), "annotations, id 7, has no segmentation"),
-        (change("annotations.0.segmentation", []), "has no mask"),
+        (change("annotations.0.bbox", ...), "annotations, id 7, has no bbox"),
         (change("annotations.0.segmentation", [[1, 2, 3, 4]]), "a polygon of 4 numbers"),
         (change("annotations.0.segmentation", [[1, 2, 3, 4, 5, float("inf")]]), "no finite number"),
         (
@@ -171,7 +173,6 @@ def change(path: str, value: Any) -> Any:
         (change("images.0.height", 10**400), "at most 1000000"),
         (change("annotations.0.segmentation", "mask.png"), "neither polygons nor RLE"),
         (change("categories.1.name", "cat"), "two categories are called 'cat'"),
-        (change("annotations.0.area", None), "annotation 7 of image 5 has area None"),
         (change("annotations.0.area", 0), "every annotation has area 0"),
         (change("annotations.0.area", float("nan")), "annotation 7 of image 5 has area nan"),
         (change("images.0.id", 2**63), "ids must be whole numbers of at most 64 bits"),
@@ -206,8 +207,9 @@ def test_images_that_cannot_be_read_are_named(folder: Path):
     Image.new("RGB", (50, 50)).save(path)
     with pytest.raises(UserError, match="is 50x50, but its annotations say 50x40"):
         read_image(image)
-    Image.new("I;16", (50, 40)).save(path)
-    with pytest.raises(UserError, match="convert it to 8 bits"):
+    path.unlink()
+    Image.new("F", (50, 40)).save(path, format="TIFF")
+    with pytest.raises(UserError, match=r"image 5 \(.*a\.png\) has pixels of 32 bits, .* convert it to 8 bits"):
         read_image(image)
     path.unlink()
     with pytest.raises(UserError, match=r"image 5 \(.*a\.png\) does not exist"):
@@ -215,7 +217,7 @@ def test_images_that_cannot_be_read_are_named(folder: Path):
 
 
 def test_a_photo_of_a_camera_on_its_side(folder: Path):
-    """Stored lying, with a note to turn it: an annotation file means the stored pixels."""
+    """Stored lying, with a note to turn it: upright, unless only the stored pixels have the annotated size."""
     path = folder / "images" / "photo.jpg"
     pixels = np.zeros((40, 50, 3), np.uint8)
     pixels[:, :25] = 255
@@ -224,11 +226,51 @@ def test_a_photo_of_a_camera_on_its_side(folder: Path):
     Image.fromarray(pixels).save(path, exif=note)
     data = content()
     data["images"] = [{"id": 5, "file_name": "photo.jpg", "height": 40, "width": 50}]
-    assert read_image(read(folder, data).images[0]).shape == (40, 50, 3)
+    image = read(folder, data).images[0]
+    check_header(image)
+    assert read_image(image)[:, 10].min() > 200 > read_image(image)[:, 40].min()
     data["images"][0] |= {"height": 50, "width": 40}
     data["annotations"] = []
-    with pytest.raises(UserError, match="see its EXIF orientation"):
-        read_image(read(folder, data).images[0])
+    image = read(folder, data).images[0]
+    check_header(image)
+    assert (read_image(image) == np.rot90(read_image(replace(image, height=40, width=50)), -1)).all()
+    data["images"][0] |= {"height": 50, "width": 41}
+    for refuse in (check_header, read_image):
+        with pytest.raises(UserError, match="see its EXIF orientation"):
+            refuse(read(folder, data).images[0])
+    note[274] = 3  # upside down
+    Image.fromarray(pixels).save(path, exif=note)
+    assert read_image(replace(image, height=40, width=50))[:, 40].min() > 200, "upright, as in prediction"
+
+
+def test_training_reads_what_prediction_reads(tmp_path: Path):
+    """Every orientation of every kind of file, 8 and 16 bits."""
+    shallow = np.arange(6 * 9, dtype=np.uint8).reshape(6, 9) * 4
+    for number, (kind, how) in enumerate(
+        [("png", {}), ("tif", {}), ("tif", {"compression": "tiff_lzw"}), ("webp", {"lossless": True})]
+    ):
+        for deep in (False, True)[: 1 if kind == "webp" else 2]:
+            for orientation, turn in {1: 0, 3: 2, 6: 3, 8: 1}.items():
+                note = Image.Exif()
+                note[274] = orientation
+                path = tmp_path / f"{number}-{deep}-{orientation}.{kind}"
+                Image.fromarray(shallow.astype(np.uint16) * 257 if deep else shallow).save(path, exif=note, **how)
+                expected = np.rot90(shallow, turn)
+                assert (to_picture(path) == expected[..., None]).all(), path.name
+                image = ImageFile(1, path, *expected.shape)
+                check_header(image)
+                assert (read_image(image) == expected[..., None]).all(), path.name
+
+
+def test_12_bits_in_16_are_not_black(tmp_path: Path):
+    grey = np.array([[0, 16, 2048, 4095]], np.uint16)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    cv2.imwrite(str(tmp_path / "b.png"), np.repeat(grey[..., None], 3, 2))
+    for name in ("a.png", "b.png"):
+        assert read_image(ImageFile(1, tmp_path / name, 1, 4)).tolist() == [[[v] * 3 for v in (0, 0, 127, 255)]]
+        assert to_picture(tmp_path / name)[0, :, 0].tolist() == [0, 0, 127, 255]
+    cv2.imwrite(str(tmp_path / "b.png"), np.stack([grey, grey, grey * 16], 2))
+    assert read_image(ImageFile(1, tmp_path / "b.png", 1, 4))[0, 3].tolist() == [254, 15, 15], "16 bits, RGB"
 
 
 @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True, "quality": 30}], ids=str)

@@ -132,7 +132,7 @@ def test_the_embedded_data_is_made_on_first_use(tmp_path: Path):
 def test_nothing_to_learn(shapes_root: Path):
     path = shapes_root / "annotations" / "instances_train.json"
     whole = path.read_text()
-    for change in ({"iscrowd": 1}, {"bbox": [500, 500, 5, 5]}, {"bbox": [1, 1, 0.1, 0.1]}):
+    for change in ({"iscrowd": 1}, {"bbox": [500, 500, 5, 5]}, {"bbox": [2, 2, 0.1, 0.1]}):
         path.write_text(whole)  # each alone
         edit(shapes_root, "train", lambda c, change=change: [a.update(change) for a in c["annotations"]])
         with pytest.raises(UserError, match="has no object to learn"):

@@ -180,6 +180,23 @@ def crowd_of_polygons(twin: Twin) -> None:
     twin.object(image_id=twin.image()["id"], iscrowd=1)
 
 
+def root(content: dict[str, Any]) -> None:
+    """Roboflow's: called as the project, without annotations, and with the name of a class."""
+    content["categories"].append({"id": 97, "name": "disc", "supercategory": "none"})
+    content["categories"].append({"id": 98, "name": "disc", "supercategory": "disc"})
+
+
+def parent(content: dict[str, Any]) -> None:
+    content["categories"].append({"id": 94, "name": "things", "supercategory": "none"})
+    content["categories"].append({"id": 93, "name": "thing", "supercategory": "things"})
+
+
+def many(twin: Twin) -> None:
+    image = twin.image()
+    for number in range(100):
+        twin.object(image_id=image["id"], **rectangle(number % 10 * 9, 40 + number // 10 * 3, 5, 2))
+
+
 def id_twice(twin: Twin) -> None:
     entry = twin.object()
     entry["id"] = twin.content["train"]["annotations"][-2]["id"]
@@ -187,21 +204,32 @@ def id_twice(twin: Twin) -> None:
 
 Break = Callable[[Twin], Any]
 FAULTS: dict[str, Break] = {
-    "missing-field": lambda t: t.object(segmentation=...),
-    "id-kind": lambda t: twice(t, "categories", id="3", name="letter"),
+    "missing-field": lambda t: t.object(bbox=...),
+    "id-kind": lambda t: twice(t, "categories", id="three", name="letter"),
     "duplicate-images-id": lambda t: t.content["train"]["images"].append(
         {**t.content["train"]["images"][0], "file_name": t.picture().name, "height": HEIGHT, "width": WIDTH}
     ),
     "duplicate-categories-id": lambda t: t.content["train"]["categories"].append({"id": 3, "name": "disc"}),
     "file-name": lambda t: t.image(file_name=None),
-    "size-field": lambda t: t.image(height="80"),
+    "size-field": lambda t: t.image(height="tall"),
     "dangling-image": lambda t: t.object(image_id=777),
     "unknown-category": lambda t: t.object(category_id=777),
     "box-values": lambda t: t.object(bbox=[1, 2, NAN, 4]),
     "box-negative": lambda t: t.object(bbox=[30, 30, -20, 20]),
     "iscrowd-value": lambda t: t.object(iscrowd="no"),
     "area-value": lambda t: t.object(area="large"),
-    "mask-empty": lambda t: t.object(segmentation=[]),
+    "mask-empty": lambda t: t.object(bbox=[50, 40, 9, 9], segmentation=[], area=81),
+    "polygon-brackets": lambda t: t.object(segmentation=[SQUARE, [[1, 2], 3]]),
+    "annotation-empty": lambda t: t.object(bbox=[NAN] * 4, segmentation=[], area=0),
+    "number-as-text": lambda t: t.object(**{**rectangle(50, 40, 20, 20), "bbox": ["50", 40, "20", 20.0]}),
+    "mask-brackets": lambda t: t.object(
+        **{**rectangle(40, 40, 20, 20), "segmentation": [40, 40, 60, 40, 60, 60, 40, 60]}
+    ),
+    "mask-part": lambda t: t.object(
+        **{**rectangle(41, 41, 20, 20), "segmentation": [[41, 41, 61, 41, 61, 61, 41, 61], [50, 50]]}
+    ),
+    "many-objects": many,
+    "file-name-other": lambda t: t.image(t.picture("a b.png"), file_name="a%20b.png"),
     "mask-kind": lambda t: t.object(segmentation="mask.png"),
     "polygon-points": lambda t: t.object(segmentation=[[1, 2, 3, 4]]),
     "polygon-values": lambda t: t.object(segmentation=[[1, 2, 3, 4, 5, NAN]]),
@@ -234,6 +262,7 @@ FAULTS: dict[str, Break] = {
     "image-truncated": truncated,
     "image-size": lambda t: t.image(t.picture(size=(50, 50))),
     "image-turned": lambda t: rotated(t, height=WIDTH, width=HEIGHT),
+    "image-32-bit": lambda t: t.image(t.picture("float.tif", mode="F")),
     "image-16-bit": lambda t: t.image(t.picture(mode="I;16")),
     "image-rotated": rotated,
     "image-cmyk": lambda t: t.image(t.picture("print.jpg", mode="CMYK")),
@@ -291,6 +320,12 @@ def from_zero(twin: Twin) -> None:
 
 
 WHOLE: dict[str, Break] = {
+    "not-utf8": lambda twin: twin.content.pop("val") and twin.file("val").write_bytes(b'{"images": "\xb3\xb5"}'),
+    "category-root": whole(root),
+    "category-parent": whole(parent),
+    "crowd-many": whole(every("annotations", iscrowd=1)),
+    "coordinates-fractions": whole(every("annotations", bbox=lambda box: [value / 100 for value in box])),
+    "other-format": lambda twin: twin.content.update(val={"shapes": [], "imagePath": "a.jpg"}),
     "not-coco": whole(lambda content: content.pop("images")),
     "not-json": lambda twin: twin.content.pop("val") and twin.file("val").write_text('{"images": ['),
     "no-categories": whole(lambda content: content["categories"].clear()),

@@ -63,6 +63,7 @@ def test_what_is_kept():
         "text_ends": [0, len(texts[0]), sum(map(len, texts))],
         "categories": [*json.dumps(data["categories"]).encode()],
         "videos": [*b"[]"],
+        "summary": [*b"[3, 0, 2, 2, 1]"],
     }
     assert {name: array.tolist() for name, array in made.arrays.items()} == expected
     assert {name: array.dtype for name, array in made.arrays.items()} == index.ARRAYS
@@ -113,7 +114,7 @@ def require_whole(path: Path) -> None:
     """Assert that the index of a file is what the file says."""
     metadata, arrays = stored(path)
     expected = index.build(content(), is_learnable)
-    assert metadata == {"format": "queryinst annotations 2", "digest": hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert metadata == {"format": "queryinst annotations 3", "digest": hashlib.sha256(path.read_bytes()).hexdigest()}
     assert {name: array.tolist() for name, array in arrays.items()} == {
         name: array.tolist() for name, array in expected.arrays.items()
     }
@@ -127,7 +128,7 @@ def test_an_index_of_another_format_or_content_is_made_again(large: Path, other:
     digest = hashlib.sha256(large.read_bytes()).hexdigest()
     metadata = {
         "older": {"format": "queryinst annotations 1", "digest": digest},
-        "newer": {"format": "queryinst annotations 3", "digest": digest},
+        "newer": {"format": "queryinst annotations 4", "digest": digest},
         "content": {"format": index.FORMAT, "digest": digest[::-1]},
         "more": {"format": index.FORMAT, "digest": digest, "more": "x"},
         "none": {},
@@ -144,8 +145,8 @@ def test_an_index_of_another_format_or_content_is_made_again(large: Path, other:
 
 def test_the_format_has_a_number():
     """It goes up with every change of what an index holds."""
-    assert index.FORMAT == "queryinst annotations 2"
-    names = "ids order sizes learnable names name_ends texts text_ends categories videos"
+    assert index.FORMAT == "queryinst annotations 3"
+    names = "ids order sizes learnable names name_ends texts text_ends categories videos summary"
     assert list(index.ARRAYS) == names.split()
 
 

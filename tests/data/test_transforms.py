@@ -190,3 +190,14 @@ def test_many_objects_at_once_are_each_alone():
 )
 def test_fit_rounds_as_the_references(height: int, width: int, expected: tuple[int, int]):
     assert fit(height, width, 800, 1333) == expected
+
+
+def test_an_image_of_40_000_pixels_is_cropped_as_any_other():
+    """OpenCV 4 refuses it."""
+    pixels = np.zeros((8, 40_000, 3), np.uint8)
+    pixels[:, 39_000:] = 200
+    geometry = Geometry.identity(8, 40_000).resize(16, 80_000).crop(77_000, 0, 16, 2000)
+    moved = geometry.image(pixels)
+    assert moved.shape == (16, 2000, 3)
+    assert (moved[:, 1002:] == 200).all()
+    assert (moved[:, :998] == 0).all()

@@ -17,6 +17,7 @@ VALUES = "has a polygon with a value that is no finite number of pixels, at most
 RUN = "has an RLE with a run that is no whole number of pixels"
 COVER = "has an RLE whose runs do not make up the 2000 pixels of its image"
 COUNTS = "wanted a list of runs, or COCO's compressed text"
+BRACKETS = "wanted [[x, y, x, y, ...], ...]"
 ALONE = [
     ({"category_id": 3}, "unknown-category", "names category 3, which is not among the categories (2, 9)"),
     *(
@@ -43,9 +44,10 @@ ALONE = [
     ),
     *(({"iscrowd": value}, "iscrowd-value", f"has iscrowd {value}; wanted 0 or 1") for value in (2, -1, "0", None)),
     *(({"area": value}, "area-value", f"has area {value}; {AREA}") for value in (None, "9", NAN, INFINITE, -INFINITE)),
-    ({"segmentation": []}, "mask-empty", "has no mask (an empty segmentation); wanted polygons or RLE"),
-    ({"segmentation": [SQUARE, 5]}, "polygon-points", f"has a polygon of 5 numbers; {POINTS}"),
-    ({"segmentation": ["123456"]}, "polygon-points", f"has a polygon of '123456' numbers; {POINTS}"),
+    *(
+        ({"segmentation": mask}, "polygon-brackets", f"has the segmentation {str(mask)[:60]}; {BRACKETS}")
+        for mask in ([SQUARE, 5], ["123456"], SQUARE, [[[3, 4]], [1, 2]], [{"size": [40, 50], "counts": [2000]}])
+    ),
     ({"segmentation": [SQUARE, [1, 2, 3, 4]]}, "polygon-points", f"has a polygon of 4 numbers; {POINTS}"),
     ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "polygon-points", f"has a polygon of 7 numbers; {POINTS}"),
     ({"segmentation": [SQUARE, [1, 2, 3, 4, 5, INFINITE]]}, "polygon-values", VALUES),
@@ -80,9 +82,9 @@ def test_faults_of_an_annotation(changes: dict[str, Any], code: str, words: str)
 
 
 def test_an_annotation_may_have_several_faults():
-    data = content(annotations=[annotation(image_id=6, category_id=3, bbox=[1], iscrowd=7, area="x", segmentation=[])])
+    data = content(annotations=[annotation(image_id=6, category_id=3, bbox=[1], iscrowd=7, area="x", segmentation=[3])])
     assert [fault.code for fault in faults(data)] == [
-        "dangling-image", "unknown-category", "box-values", "iscrowd-value", "area-value", "mask-empty",
+        "dangling-image", "unknown-category", "box-values", "iscrowd-value", "area-value", "polygon-brackets",
     ]  # fmt: skip
     assert found(data)[0][1:] == (
         "annotation 7",

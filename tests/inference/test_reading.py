@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from queryinst.data import images
 from queryinst.errors import UserError
 from queryinst.inference import pictures
 from queryinst.inference.pictures import read, to_picture
@@ -131,7 +132,7 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(UserError, match=r"whole\.jpg has more than 178 million pixels: make it smaller"):
         read(whole)
     monkeypatch.undo()
-    monkeypatch.setattr(pictures, "decode_jpeg", lambda path: bytearray(2**62))  # more than any machine has
+    monkeypatch.setattr(images, "decode_jpeg", lambda path: bytearray(2**62))  # more than any machine has
     with pytest.raises(UserError, match=r"whole\.jpg does not fit into memory: make it smaller, or cut it$"):
         read(whole)
 

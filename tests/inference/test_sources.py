@@ -14,7 +14,7 @@ from PIL import Image
 from queryinst.errors import UserError
 from queryinst.inference import sources
 from queryinst.inference.film import Film
-from queryinst.inference.pictures import Picture
+from queryinst.inference.pictures import Picture, to_picture
 from queryinst.inference.sources import Files, Video, open_source
 
 
@@ -60,11 +60,74 @@ def test_images(folder: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_folder_is_read_by_its_suffixes_in_order_of_names(tmp_path: Path):
-    suffixes = ["bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "webp"]
-    for name in [*suffixes, "mp4", "txt", "json"]:
-        (tmp_path / f"{11 - len(name)}.{name}").touch()
-    expected = sorted(f"{11 - len(suffix)}.{suffix}" for suffix in suffixes)
-    assert names(tmp_path) == names(tmp_path / "*") == expected
+    suffixes = ["bmp", "gif", "jfif", "jp2", "jpeg", "jpg", "png", "ppm", "tif", "tiff", "webp", "avif"]
+    for number, name in enumerate([*suffixes, "mp4", "txt", "HEIC"], 1):
+        (tmp_path / f"{number}.{name}").touch()
+    (tmp_path / ".hidden.jpg").touch()
+    Image.new("RGB", (8, 8)).save(tmp_path / "16", "PNG")
+    expected = [*(f"{number}.{suffix}" for number, suffix in enumerate(suffixes, 1)), "16"]
+    for source in (tmp_path, tmp_path / "*"):
+        assert names(source) == expected, "in the order of the numbers"
+        assert open_source(str(source)).left_out == ["13.mp4", "14.txt", "15.HEIC"]
+
+
+@pytest.mark.parametrize("kind", ["avif", "jfif", "jp2", "ppm"])
+def test_further_kinds_are_read(tmp_path: Path, kind: str):
+    Image.new("RGB", (16, 8), "red").save(tmp_path / f"a.{kind}")
+    assert names(tmp_path) == [f"a.{kind}"]
+    assert np.abs(to_picture(tmp_path / f"a.{kind}").astype(int) - [255, 0, 0]).max() < 5
+
+
+def test_a_folder_without_images_names_what_it_has(tmp_path: Path):
+    (tmp_path / "a.heic").touch()
+    with pytest.raises(UserError, match=r"has no images; looked for .*; it has a\.heic$"):
+        open_source(str(tmp_path))
+
+
+def test_a_file_is_what_its_content_says(tmp_path: Path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.mp4", "PNG")
+    assert names(tmp_path / "photo.mp4") == ["photo.mp4"]
+    for name in ("film", "film.3gp", "film.jpg.MTS"):
+        path = video(tmp_path / "made.mp4").rename(tmp_path / name)
+        source = open_source(str(path))
+        assert isinstance(source, Video)
+        assert len(list(source)) == 8
+    (tmp_path / "notes.txt").write_text("no film")
+    assert isinstance(open_source(str(tmp_path / "notes.txt")), Files), "which reading refuses"
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "png"])
+def test_an_animation_keeps_its_times(tmp_path: Path, kind: str):
+    path = tmp_path / f"a.{kind}"
+    pictures = [Image.fromarray(frame) for frame in frames(4)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=[100, 500, 200, 200], lossless=True)
+    source = open_source(str(path))
+    assert isinstance(source, Video)
+    assert (source.total, source.rate) == (4, pytest.approx(4))
+    seen = list(source)
+    assert np.abs(np.array(seen, int) - np.array(frames(4), int)).max() <= 3
+    assert [source.describe(number)["seconds"] for number in range(4)] == [0, 0.1, 0.6, 0.8]
+
+
+def test_a_film_of_one_rate_shows_a_picture_as_long_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    film = Film(tmp_path / "a.mp4", 10)
+    for picture, seconds in zip(frames(4), [0, 0.1, 0.5, 0.6], strict=True):
+        film.add(picture, seconds)
+    film.close()
+    seen = [frame[0, 0, 0] for frame in open_source(str(tmp_path / "a.mp4"))]  # type: ignore[union-attr]
+    assert np.abs(np.array(seen, int) - [20, 40, 40, 40, 40, 60, 80]).max() < 12
+
+
+def test_a_film_of_a_variable_rate_keeps_its_times(tmp_path: Path):
+    film = Film(tmp_path / "a.mp4", 10)
+    times = [0, 0.1, 0.5, 0.6, 2.0]
+    for picture, seconds in zip(frames(5), times, strict=True):
+        film.add(picture, seconds)
+    film.close()
+    source = open_source(str(tmp_path / "a.mp4"))
+    assert len(list(source)) == 5
+    assert [source.seconds(number) for number in range(5)] == pytest.approx(times, abs=0.002)
 
 
 def test_image_ids_are_those_of_the_names_where_all_have_one(folder: Path):
@@ -73,7 +136,7 @@ def test_image_ids_are_those_of_the_names_where_all_have_one(folder: Path):
     (folder / "deep" / "er" / "a.JPG").rename(folder / "deep" / "0042.jpg")
     (folder / "deep" / "c.png").rename(folder / "deep" / "7.png")
     files = open_source(str(folder / "deep"))
-    assert [files.describe(number)["image_id"] for number in range(2)] == [42, 7]
+    assert [files.describe(number)["image_id"] for number in range(2)] == [7, 42]
     (folder / "deep" / "7.png").rename(folder / "deep" / "42.png")
     assert [open_source(str(folder / "deep")).describe(number)["image_id"] for number in range(2)] == [1, 2]
 
@@ -96,7 +159,7 @@ def test_videos(tmp_path: Path, name: str, kind: str):
         assert frame.shape == (48, 64, 3)
         assert abs(frame.astype(int) - expected).max() < 12, "in this order, and RGB"
     assert source.seconds(5) == pytest.approx(0.5)
-    assert source.describe(3) == {"file_name": name, "frame": 3, "image_id": 3}
+    assert source.describe(3) == {"file_name": name, "frame": 3, "image_id": 3, "seconds": 0.3}
     assert source.name(3) == f"{name}-000003"
 
 
@@ -122,7 +185,7 @@ class Header(Camera):
         super().__init__(-1)
 
     def get(self, key: int) -> float:
-        return {cv2.CAP_PROP_FPS: self.rate, cv2.CAP_PROP_FRAME_COUNT: self.count}[key]
+        return {cv2.CAP_PROP_FPS: self.rate, cv2.CAP_PROP_FRAME_COUNT: self.count}.get(key, 0.0)
 
     def release(self) -> None:
         type(self).released += 1
@@ -179,7 +242,7 @@ def test_what_is_not_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     (tmp_path / "bad.mp4").write_bytes(b"nothing" * 100)
     for source, sentence in (
         ("nowhere", "does not exist; give an image"),
-        (str(tmp_path / "*.jpg"), "has no images; looked for .bmp"),
+        (str(tmp_path / "*.jpg"), "has no images; looked for .avif, .bmp"),
         (str(tmp_path), "has no images"),
         (str(tmp_path / "bad.mp4"), "cannot be read as a video"),
         ("97", "there is no camera 97 here"),

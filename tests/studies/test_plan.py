@@ -90,3 +90,19 @@ def test_a_trial_on_a_few_batches_is_no_help_for_a_whole_run(config: TrainConfig
     finish(trial, "a")
     assert plan(config, tmp_path / "x").minutes is None
     assert plan(trial, tmp_path / "x").minutes is not None
+
+
+def test_data_that_is_not_here_is_said(config: TrainConfig, tmp_path: Path):
+    assert plan(config, tmp_path / "x").missing == "", "it will be made"
+    config.data = DataConfig(root=str(tmp_path / "gone"))
+    assert plan(config, tmp_path / "x").missing.startswith(
+        f"the data folder {tmp_path}/gone does not exist (data.root="
+    )
+    config.data.root = str(tmp_path)
+    (tmp_path / "annotations").mkdir()
+    for name in ("train2017", "val2017", "annotations/instances_val2017.json"):
+        (tmp_path / name).mkdir()
+    missing = plan(config, tmp_path / "x").missing
+    assert missing.startswith(f"{tmp_path}/annotations/instances_train2017.json not there (data.root=")
+    (tmp_path / "annotations/instances_train2017.json").touch()
+    assert plan(config, tmp_path / "x").missing == ""

@@ -207,3 +207,11 @@ def test_a_job_ends_with_its_sweep(tmp_path: Path):
     while Path(f"/proc/{number}/stat").exists() and Path(f"/proc/{number}/stat").read_text().split()[2] != "Z":
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+def test_a_dry_run_says_that_its_data_is_not_there(run: Run, workplace: Path):
+    sentence = "note: without its data this cannot be trained here: the data folder gone does not exist"
+    for words in (["dry_run=true"], ["-m", "seed=1,2", "dry_run=true"]):
+        code, said = run("train", "data=coco", "data.root=gone", *words)
+        assert code == 0, said
+        assert said.count(sentence) == 1

@@ -80,7 +80,7 @@ def test_a_dry_run_is_a_plan(config: TrainConfig, folder: Path, monkeypatch: pyt
     folder.mkdir(parents=True)
     (folder / "result.json").touch()
     sweep.run_job(config)
-    plan = {"state": folder.name, "parameters": 5, "flops": 2, "minutes": 0.5}
+    plan = {"state": folder.name, "parameters": 5, "flops": 2, "minutes": 0.5, "missing": ""}
     assert record(STUDY / "planned" / f"{folder.name}.json") == expected("planned", folder, plan=plan)
 
 

@@ -85,3 +85,10 @@ def test_a_thin_picture_has_a_place_in_a_grid():
     assert drawn.shape == (348, 640, 3)
     bodies = drawn[28:, :320], drawn[28:, 320:]
     assert [int((body == 255).all(-1).sum()) for body in bodies] == [316, 316]
+
+
+def test_captions_in_other_scripts_are_letters():
+    """OpenCV 4 writes question marks for all of them."""
+    blank, mask = np.zeros((400, 500, 3), np.uint8), LocalMask(np.ones((40, 40), np.uint8), 20, 200)
+    written = [draw.overlay(blank, [mask], [text]).tobytes() for text in ("猫", "狗", "кот", "пес", "??", "é", "e")]
+    assert len(set(written)) == len(written)

@@ -91,6 +91,12 @@ class ImagePictures(Pictures):
         return draw.grid(rows, ["ground truth", "prediction"] * 2)
 
 
+def _rectangle(box: list[float]) -> list[list[float]]:
+    """A box as a polygon: of an object without a mask, that is what is known."""
+    x, y, w, h = box
+    return [[x, y, x + w, y, x + w, y + h, x, y + h]]
+
+
 def annotated(image: ImageFile, source: CocoFile) -> draw.Layer:
     """The annotations of an image, crowd regions too; of a frame of a video, with their tracks."""
     masks, captions = [], []
@@ -98,7 +104,7 @@ def annotated(image: ImageFile, source: CocoFile) -> draw.Layer:
     annotations = source.annotations(image)
     labels = [categories.ids.index(annotation["category_id"]) for annotation in annotations]
     for annotation, label in zip(annotations, labels, strict=True):
-        outline = outline_of(annotation["segmentation"])
+        outline = outline_of(annotation["segmentation"] or _rectangle(annotation["bbox"]))
         masks.append(
             outline
             if isinstance(outline, LocalMask)
