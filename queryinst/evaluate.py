@@ -5,6 +5,7 @@ python -m queryinst.evaluate checkpoint=... all_stages=true                     
 python -m queryinst.evaluate checkpoint=... elastic=true                           with fewer stages, fewer proposals
 python -m queryinst.evaluate checkpoint=... precision=bf16                         sooner: the network prepared for use
 python -m queryinst.evaluate checkpoint=... images=FOLDER annotations=FILE         on other data with the same classes
+python -m queryinst.evaluate checkpoint=... max_detections=600                     of images with more than 100 objects
 """
 
 from dataclasses import replace
