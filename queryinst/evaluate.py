@@ -7,6 +7,7 @@ python -m queryinst.evaluate checkpoint=... precision=bf16                      
 python -m queryinst.evaluate checkpoint=... images=FOLDER annotations=FILE         on other data with the same classes
 python -m queryinst.evaluate checkpoint=mmdet:1x_pro100 images=COCO/val2017 \\
     annotations=COCO/annotations/instances_val2017.json expect=published          published weights: is their AP met?
+python -m queryinst.evaluate checkpoint=... max_detections=600                     of images with more than 100 objects
 """
 
 import sys

@@ -101,7 +101,7 @@ def _say_skipped(source: "Files | Video", problems: list[str]) -> None:
     left_out = getattr(source, "left_out", [])
     if left_out:
         some = ", ".join(left_out[:10]) + (", ..." if len(left_out) > 10 else "")
-        print(f"left out: {len(left_out)} files that cannot be read as images: {some}", file=sys.stderr)
+        print(f"left out, as no images that can be read ({len(left_out)}): {some}", file=sys.stderr)
     for problem in problems:
         print(f"skipped: {problem}", file=sys.stderr)
 

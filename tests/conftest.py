@@ -33,7 +33,7 @@ from queryinst.structures import Batch, Targets
 from queryinst.video_config import AssociationConfig, ShapesVideoConfig, VideoConfig
 
 ROOT = Path(__file__).parents[1]
-SMALLER = ["model.num_proposals=6", "model.width=32", "model.ffn_width=64"]  # half the time of a run of this kind
+SMALLER = ["model.num_proposals=8", "model.width=32", "model.ffn_width=64"]  # half the time of a run of this kind
 SMALLER += ["augmentation.short_sides=[64]", "augmentation.long_side=64", "augmentation.test_short_side=64"]
 BRIEF = ["data=shapes_tiny", "schedule.epochs=2", "schedule.warmup_iterations=2", "logger=csv", "callbacks.pictures=2"]
 TINY = [*BRIEF, *SMALLER]
@@ -166,7 +166,7 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(subprocess, "Popen", Forked)
     context = multiprocessing.get_context
-    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: context("fork" if kind == "spawn" else kind))
+    monkeypatch.setattr(multiprocessing, "get_context", lambda kind=None: context("fork" if kind == "spawn" else kind))
 
 
 Write = Callable[[str, str], Path]

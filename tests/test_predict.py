@@ -93,7 +93,8 @@ def test_odd_images_never_stop_a_folder(photos: Path, untrained: Path, run: Run,
     code, text = run("predict", f"checkpoint={untrained}", "source=photos", "score=0", "cutouts=true")
     assert code == 0, text
     lines = text.splitlines()
-    assert len(lines) == 5 + 1
+    assert len(lines) == 5 + 2
+    assert sum(line.startswith("left out, as no images that can be read (1): ") for line in lines) == 1, text
     for name in ("cut.jpg", "empty.jpg", "folder.jpg", "float.tif", "huge.png"):
         assert sum(line.startswith(f"skipped: photos/{name}") for line in lines) == 1, text
     assert f" in {good + 1} images" in text

@@ -181,9 +181,12 @@ def open_source(source: str) -> Files | Video:
         found = [Path(one) for one in glob.glob(str(path), recursive=True)]
     else:
         raise UserError(f"source={source} does not exist; give an image, a folder of images, a pattern, a video or 0")
-    files = sorted((one for one in found if one.is_file() and one.name[0] != "."), key=lambda one: natural(str(one)))
-    images = [one for one in files if one.suffix.lower() in IMAGES or _frames(one)]
-    left_out = [one.name for one in files if one not in set(images)]
+    seen = sorted((one for one in found if one.name[0] != "."), key=lambda one: natural(str(one)))
+    if not path.is_dir():
+        seen = [one for one in seen if one.is_file()]  # of a pattern, what is in folders was found as well
+    images = [one for one in seen if one.suffix.lower() in IMAGES or _frames(one)]
+    known = set(images)
+    left_out = [f"{one.name}{'/' * one.is_dir()}" for one in seen if one not in known]
     if not images:
         also = f"; it has {', '.join(left_out[:5])}" if left_out else ""
         raise UserError(f"source={source} has no images; looked for {', '.join(IMAGES)}{also}")

@@ -64,11 +64,13 @@ def test_a_folder_is_read_by_its_suffixes_in_order_of_names(tmp_path: Path):
     for number, name in enumerate([*suffixes, "mp4", "txt", "HEIC"], 1):
         (tmp_path / f"{number}.{name}").touch()
     (tmp_path / ".hidden.jpg").touch()
+    (tmp_path / "17").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "16", "PNG")
     expected = [*(f"{number}.{suffix}" for number, suffix in enumerate(suffixes, 1)), "16"]
     for source in (tmp_path, tmp_path / "*"):
         assert names(source) == expected, "in the order of the numbers"
-        assert open_source(str(source)).left_out == ["13.mp4", "14.txt", "15.HEIC"]
+        folder = ["17/"] if source == tmp_path else []
+        assert open_source(str(source)).left_out == ["13.mp4", "14.txt", "15.HEIC", *folder]
 
 
 @pytest.mark.parametrize("kind", ["avif", "jfif", "jp2", "ppm"])
