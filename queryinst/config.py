@@ -283,9 +283,7 @@ class TrainConfig:
     )
     dry_run: bool = setting(False, "train nothing: say which run this is, and what it will cost", identity=False)
     weights: str | None = setting(
-        None,
-        "start from these weights (fine-tuning): a checkpoint, or published ones such as mmdet:1x_pro100",
-        path=True,
+        None, "start from a checkpoint's weights, or published ones such as mmdet:1x_pro100", path=True
     )
     model: ModelConfig = field(default_factory=ModelConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig, metadata={"slot": "backbone"})

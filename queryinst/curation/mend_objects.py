@@ -122,7 +122,7 @@ def _polygons(given: list[Any], height: int, width: int, where: str, changes: Ch
     """Polygons with three points or more, as flat lists of finite numbers, inside the image but for rounding."""
     shaped = _shaped(given)
     if shaped != given:
-        changes.add("polygon-points", where, "has its points as COCO has them: a list x, y, x, y, ... a polygon")
+        changes.add("polygon-brackets", where, "has its points as COCO has them: a list x, y, x, y, ... a polygon")
     found = []
     for polygon in shaped:
         numbers = [_number(value) for value in polygon] if isinstance(polygon, list) else []

@@ -141,6 +141,8 @@ def unpack(packed: Any, height: int, width: int, where: str) -> NDArray[np.uint8
     Raises UserError where the bytes are not of an image of this size.
     """
     wanted = f"wanted {height * width * 4} values in packed bytes, of an image of {width}x{height}"
+    if not isinstance(packed, list):  # of a number, `bytes` would make as many
+        raise UserError(f"{where} has a brush that is no list of bytes; {wanted}")
     try:
         bits = "".join(f"{byte:08b}" for byte in bytes(packed))
         total = int(bits[:32], 2)

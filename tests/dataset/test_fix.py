@@ -80,9 +80,9 @@ ONE: list[tuple[str, dict[str, Any], dict[str, Any] | None]] = [
     ("mask-kind", {"segmentation": "mask.png"}, None),
     ("polygon-points", {"segmentation": [[10, 10, 30, 10]]}, None),
     ("polygon-points", {"segmentation": [SQUARE, [1, 1]]}, {"segmentation": [SQUARE]}),
-    ("polygon-points", {"segmentation": SQUARE}, {"segmentation": [SQUARE]}),
+    ("polygon-brackets", {"segmentation": SQUARE}, {"segmentation": [SQUARE]}),
     (
-        "polygon-points",
+        "polygon-brackets",
         {"segmentation": [[[10, 10], [30, 10], [30, 30]]]},
         {"segmentation": [[10, 10, 30, 10, 30, 30]]},
     ),

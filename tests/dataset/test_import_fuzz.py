@@ -13,6 +13,7 @@ from kit import picture, put
 
 from queryinst.errors import UserError
 from queryinst.formats.found import Request
+from queryinst.formats.label_studio import unpack
 from queryinst.formats.recognise import read
 from queryinst.formats.to_coco import convert, summary
 
@@ -158,3 +159,8 @@ def test_strange_values_in_xml_and_text(tmp_path: Path):
     xml()
     text()
     described()
+
+
+def test_a_number_in_place_of_a_brush_makes_no_bytes():
+    with pytest.raises(UserError, match="task 1 has a brush that is no list of bytes; wanted 80000 values"):
+        unpack(10**10, 100, 200, "task 1")
