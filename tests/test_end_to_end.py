@@ -228,7 +228,7 @@ def test_mistakes_leave_nothing_behind(workplace: Path, run: Run):
     before = files()
     for arguments, sentence in (
         (["data=coco", "data.root=nowhere"], "the data folder nowhere does not exist"),
-        (["data=coco", "data.root=data/shapes_tiny"], "instances_train2017.json does not exist"),
+        (["data=coco", "data.root=data/shapes_tiny", "data.train_annotations=no.json"], "no.json does not exist"),
         (["weights=nowhere.ckpt"], "weights=nowhere.ckpt cannot be read"),
         (["data.batch_size=7", "trainer.accumulate=2"], "must divide"),
         (["trainer.devices=many"], "takes a number, a list such as 0,2, or auto"),
