@@ -51,8 +51,8 @@ def main(config: EvaluateConfig) -> None:
     if checkpoint.config.data.video:
         asked = ("elastic=true",) * config.elastic + ("expect",) * bool(wanted)
         asked += ("max_detections",) * bool(config.max_detections) + ("crowd",) * bool(config.crowd)
-        for setting in asked:
-            raise UserError(f"{setting} is for images, and {config.checkpoint} is a model for video: leave it out")
+        if asked:
+            raise UserError(f"{asked[0]} is for images, and {config.checkpoint} is a model for video: leave it out")
     elif config.tracker != type(config.tracker)():
         raise UserError(f"tracker is for video, and {config.checkpoint} is a model for images: leave it out")
     source = _source(config, checkpoint)

@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import inspect
 import logging
 import os
 import runpy
@@ -15,6 +16,8 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 
+PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")  # subprocess's names: p parent, c child
+
 
 class Forked(subprocess.Popen):
     """`subprocess.Popen` that answers `python -m queryinst.VERB ...` and `python FILE ...` by a fork.
@@ -24,27 +27,25 @@ class Forked(subprocess.Popen):
     of how a process begins and ends take the real one.
     """
 
-    def _execute_child(
-        self, args: Any, executable: Any, preexec: Any, close: Any, keep: Any, cwd: Any, *more: Any
-    ) -> None:
-        env, pipes, session = more[0], more[4:10], more[15]
+    def _execute_child(self, args: Any, *more: Any) -> None:
+        given = inspect.signature(super()._execute_child).bind(args, *more).arguments
         words = [os.fspath(word) for word in args] if isinstance(args, (list, tuple)) else []
         ours = words[1:2] == ["-m"] and words[2].startswith(("queryinst", "ipykernel"))
         ours |= "".join(words[1:2]).endswith(".py")
         if words[:1] != [sys.executable] or not ours:
-            super()._execute_child(args, executable, preexec, close, keep, cwd, *more)
+            super()._execute_child(args, *more)
             return
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                for number, wanted in enumerate((pipes[0], pipes[3], pipes[5])):  # what it reads, and writes to
-                    if wanted not in (-1, number):
-                        os.dup2(wanted, number)
-                _run(words, cwd, env, session)
+                for number, pipe in enumerate(("p2cread", "c2pwrite", "errwrite")):
+                    if given[pipe] not in (-1, number):
+                        os.dup2(given[pipe], number)
+                _run(words, given["cwd"], given["env"], given["start_new_session"])
             finally:
                 os._exit(1)
         self._child_created = True
-        self._close_pipe_fds(*pipes)
+        self._close_pipe_fds(*(given[pipe] for pipe in PIPES))
 
 
 def _run(words: list[str], cwd: Any, env: Any, session: bool) -> None:

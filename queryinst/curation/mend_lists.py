@@ -14,6 +14,7 @@ from queryinst.data import validation
 from queryinst.data.doctor_annotations import category_faults, is_path
 
 REFERENCES = {"images": "image_id", "categories": "category_id"}  # what annotations call an entry of a list
+ONE = {"images": "image", "categories": "category", "annotations": "annotation"}  # of a list
 
 
 def whole(value: Any) -> int | None:
@@ -76,7 +77,7 @@ def _drop(
     stay = []
     for entry in content[name]:
         if wrong(entry):
-            changes.add(code, named(name.removesuffix("s"), entry), did)
+            changes.add(code, named(ONE[name], entry), did)
         else:
             stay.append(entry)
     content[name] = stay
@@ -96,16 +97,22 @@ def mend_categories(content: Content, changes: Changes) -> None:
             category["name"] = clean
     _once(content, "categories", "duplicate-categories-id", changes)
     _shift(content, changes)
-    first: dict[str, int] = {}
+    _join(content, "categories", lambda c: c["name"], "duplicate-category-name", "of that name", changes)
+
+
+def _join(content: Content, name: str, same: Callable[[Entry], object], code: str, why: str, changes: Changes) -> None:
+    """Entries of which `same` gives one value become the first of them, for their annotations too."""
+    first: dict[object, int] = {}
     joined: dict[int, int] = {}
-    for category in content["categories"]:
-        to = first.setdefault(category["name"], category["id"])
-        if to != category["id"]:
-            joined[category["id"]] = to
-            changes.add("duplicate-category-name", named("category", category), f"joined with {to} of that name")
-    content["categories"] = [c for c in content["categories"] if c["id"] not in joined]
+    for entry in content[name]:
+        to = first.setdefault(same(entry), entry["id"])
+        if to != entry["id"]:
+            joined[entry["id"]] = to
+            changes.add(code, named(ONE[name], entry), f"joined with {to} {why}")
+    content[name] = [entry for entry in content[name] if entry["id"] not in joined]
+    key = REFERENCES[name]
     for annotation in content["annotations"]:
-        annotation["category_id"] = joined.get(annotation.get("category_id"), annotation.get("category_id"))
+        annotation[key] = joined.get(annotation.get(key), annotation.get(key))
 
 
 def _once(content: Content, name: str, code: str, changes: Changes) -> None:
@@ -114,7 +121,11 @@ def _once(content: Content, name: str, code: str, changes: Changes) -> None:
     stay = []
     for entry in content[name]:
         if seen.get(entry["id"]) == entry:
-            changes.add(code, named(name.removesuffix("s"), entry), "was there twice, the same in all, and is once")
+            changes.add(
+                code,
+                named(ONE[name], entry),
+                "was there twice, the same in all, and is once",
+            )
         else:
             seen.setdefault(entry["id"], entry)
             stay.append(entry)
@@ -145,16 +156,7 @@ def mend_images(content: Content, folder: Path | None, changes: Changes) -> None
     )
     sized = ("height", "width")
     _drop(content, "images", lambda i: not all(validation.positive(i.get(key)) for key in sized), "size-field", changes)
-    first: dict[tuple[str, int, int], int] = {}
-    joined: dict[int, int] = {}
-    for image in content["images"]:
-        to = first.setdefault((image["file_name"], image["height"], image["width"]), image["id"])
-        if to != image["id"]:
-            joined[image["id"]] = to
-            changes.add("duplicate-file", named("image", image), f"joined with {to}, which is the same file")
-    content["images"] = [image for image in content["images"] if image["id"] not in joined]
-    for annotation in content["annotations"]:
-        annotation["image_id"] = joined.get(annotation.get("image_id"), annotation.get("image_id"))
+    _join(content, "images", lambda i: (i["file_name"], *map(i.get, sized)), "duplicate-file", "of that file", changes)
 
 
 def _mend_name(image: Entry, folder: Path | None, changes: Changes) -> None:

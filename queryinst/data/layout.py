@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from queryinst.config import DataConfig
 from queryinst.data.fingerprint import names_in
+from queryinst.data.names import existing
 from queryinst.errors import UserError
 
 ROLES = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
@@ -79,7 +79,7 @@ def images_of(root: Path, annotations: Path) -> Path:
     """The folder below `root` that has the first images of an annotation file; that of the file where none has."""
     names = list(itertools.islice(names_in(annotations), LOOKED_FOR))
     candidates = list(_candidates(root, annotations))
-    counts = [sum(os.path.isfile(folder / name) for name in names) for folder in candidates]
+    counts = [sum(existing(folder / name).is_file() for name in names) for folder in candidates]
     return candidates[counts.index(max(counts))]
 
 

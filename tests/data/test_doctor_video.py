@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Run
+from conftest import ROOT, Run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -245,6 +245,7 @@ def test_shapes_video_has_no_fault(twin: Twin):
 def test_every_kind_that_only_video_has_is_tested():
     assert VIDEO_RULES.keys() <= FAULTS.keys() | WHOLE.keys() <= rules_of(video=True).keys()
     assert not VIDEO_RULES.keys() & RULES.keys()
+    assert f"{len(VIDEO_RULES)} kinds of fault that only video" in (ROOT / "README.md").read_text()
     assert set(OF_IMAGES) < RULES.keys()
     assert len(VIDEO_RULES) >= 12
     for rule in VIDEO_RULES.values():

@@ -79,6 +79,16 @@ def test_the_folder_with_the_images_is_the_one(tmp_path: Path):
     assert found(tmp_path)[1::2] == ("images/train", "images/val")
 
 
+def test_images_are_found_as_training_finds_them(tmp_path: Path):
+    """Here with a backslash, which is no folder on this system."""
+    for split in ("train", "val"):
+        put(tmp_path, f"{split}.json", "pictures", (r"a\1.jpg",))
+        (tmp_path / "pictures" / r"a\1.jpg").unlink()
+        (tmp_path / "images" / split / "a").mkdir(parents=True)
+        (tmp_path / "images" / split / "a" / "1.jpg").touch()
+    assert found(tmp_path)[1::2] == ("images/train", "images/val")
+
+
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
