@@ -285,6 +285,9 @@ class TrainConfig:
     weights: str | None = setting(
         None, "start from a checkpoint's weights, or published ones such as mmdet:1x_pro100", path=True
     )
+    chosen: dict[str, str] = setting(
+        {}, "why the settings are what they are that a recipe leaves to data and machine; filled in", identity=False
+    )
     model: ModelConfig = field(default_factory=ModelConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig, metadata={"slot": "backbone"})
     criterion: CriterionConfig = field(default_factory=CriterionConfig)

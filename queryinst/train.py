@@ -1,7 +1,7 @@
 """`python -m queryinst.train`: train a recipe, evaluate it, and show it.
 
     python -m queryinst.train                                         the small model on the embedded data
-    python -m queryinst.train data=coco data.root=FOLDER              the same on your own data
+    python -m queryinst.train data=coco data.root=FOLDER              fine-tuning on your own data
     python -m queryinst.train +experiment=ms_crop_3x_pro300           a recipe of the model zoo
     python -m queryinst.train model.num_stages=4 seed=1               any setting of queryinst/config.py
     python -m queryinst.train -m +study=stages                        several runs, and what came of each

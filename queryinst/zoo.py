@@ -69,6 +69,7 @@ ZOO = {published.name: published for published in (
     _hustvl("swin_l_ms_crop_50e_pro300", "1tqkpaArF0a0WVEolsCC8yrvgoydY7_Ha", 56.1, 48.9),
 )}
 # fmt: on
+OFFLINE = "QUERYINST_OFFLINE"  # environment: nothing is fetched where it is set
 PUBLISHERS = ("mmdet", "paddle", "hustvl")
 
 

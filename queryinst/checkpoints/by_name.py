@@ -6,6 +6,7 @@ somebody put beside it by hand is used in place of a download, and stays.
 
 import contextlib
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from queryinst.cache import cache_folder
 from queryinst.checkpoints.download import download, require_checksum
 from queryinst.errors import UserError, room
 from queryinst.locks import held
-from queryinst.zoo import Published, in_zoo, published
+from queryinst.zoo import OFFLINE, Published, in_zoo, published
 
 
 def local(path: str | Path) -> Path:
@@ -107,6 +108,8 @@ def _make(weights: Published, source: Path, made: Path) -> None:
             f"{weights.name} is given to people only: open {weights.url} in a browser, save the file as {source}, and "
             "the same command goes on"
         )
+    elif os.environ.get(OFFLINE):
+        raise UserError(f"{weights.name} is not here, and {OFFLINE} is set: unset it, or save {weights.url} as {source}")
     else:
         otherwise = f"fetch {weights.url} elsewhere, save it as {source}, and the same command goes on"
         source = made.with_name(source.name)

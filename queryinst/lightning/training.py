@@ -237,6 +237,8 @@ def _heading(config: TrainConfig, data: CocoDataModule, world: int) -> list[str]
         f"training   {config.schedule.epochs} epochs, {config.data.batch_size} images a step on "
         f"{world} device{'s' * (world > 1)}, learning rate {lr:.3g}",
     ]
+    values = _flat(dataclasses.asdict(config))
+    lines += [f"chosen     {key}={values[key]}: {why}" for key, why in config.chosen.items()]
     if config.data.group_by_aspect:
         plain, grouped = data.padding()
         lines.append(

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,21 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from queryinst.config import DataConfig, TrainerConfig
+from queryinst.config import DataConfig, TrainConfig, TrainerConfig
 from queryinst.data.layout import find
 from queryinst.errors import Stopped, UserError
 from queryinst.rules import check
 from queryinst.settings import walk
 from queryinst.slots import check_parts, search_here
-from queryinst.studies import call, sweep, sweep_table, sweepers
+from queryinst.studies import call, suited, sweep, sweep_table, sweepers
+from queryinst.studies.basis import standing
 from queryinst.studies.explain import check_overrides, explained
 from queryinst.studies.paths import expand, quoted
 from queryinst.studies.processes import end_with_parent, settle
 from queryinst.studies.sources import CONF, Sources
 from queryinst.zoo import in_zoo, published
+
+suited.register()
 
 __all__ = ["CONF", "command", "compose", "typed"]
 
@@ -73,7 +76,7 @@ def command(
                 words = sys.argv[1:]
                 if sweeps:
                     sweepers.register()
-                sources = Sources(quoted(words, schema), task)
+                sources = Sources(_full(words, schema), task)
                 call.begin(task, words, sources.lasting)
                 try:
                     with explained(schema, sources):
@@ -91,6 +94,12 @@ def command(
         return main
 
     return decorate
+
+
+def _full(words: Sequence[str], schema: type[Any]) -> list[str]:
+    """The words of a command line as Hydra is to read them."""
+    words = quoted(words, schema)
+    return standing(words) if issubclass(schema, TrainConfig) else words
 
 
 def _job(composed: DictConfig, schema: type[Any]) -> None:
@@ -117,6 +126,8 @@ def typed(composed: DictConfig, schema: type[Any]) -> Any:
         config: Any = OmegaConf.to_object(
             OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.to_container(composed, resolve=True))
         )
+        if isinstance(config, TrainConfig):
+            config.chosen = suited.reasons(composed)
     expand(config)
     check(config)
     check_parts(config)
@@ -135,7 +146,7 @@ def compose(config_name: str, schema: type[Any], overrides: list[str]) -> Any:
         UserError: what the command would say.
     """
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
-    sources = Sources(quoted(overrides, schema))
+    sources = Sources(_full(overrides, schema))
     check_overrides(sources)
     place = str(Path(sources.place).absolute())
     with hydra.initialize_config_dir(version_base="1.3", config_dir=place), explained(schema, sources):

@@ -37,6 +37,11 @@ def explained(schema: type[Any], sources: Sources) -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
+        cause: BaseException | None = error
+        while cause and not isinstance(cause, UserError):  # of a setting that is chosen by looking at the data
+            cause = cause.__cause__
+        if cause:
+            raise cause from None
         raise UserError(explain(error, schema, sources)) from None
     except AssertionError as error:
         sentence = _below_nothing(error, sources, schema)

@@ -1,0 +1,163 @@
+"""torchvision's Mask R-CNN on the same photographs: the same backbone, weights, sizes and minutes, judged alike.
+
+    python experiments/real_photos/mask_rcnn.py FACADE WEIGHTS --minutes 30 --lr 0.01 --seed 0 --to mask_rcnn.json
+
+FACADE has train/ and valid/ with `_annotations.coco.json` beside the images. WEIGHTS are those of torchvision's
+MobileNetV2 `features`, or `none`. Prints mask and box AP, and writes them with everything that was asked for.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.ops import FrozenBatchNorm2d
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
+
+FILE = "_annotations.coco.json"
+TAPS = {"3": "0", "6": "1", "13": "2", "18": "3"}  # of MobileNetV2's features: strides 4, 8, 16, 32
+
+
+class Photos(torch.utils.data.Dataset[tuple[Tensor, dict[str, Any]]]):
+    """Images and their objects as Mask R-CNN wants them: masks as whole bitmaps, labels from 1."""
+
+    def __init__(self, folder: Path, train: bool, share: float = 1.0) -> None:
+        self.folder, self.train = folder, train
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.coco = COCO(str(folder / FILE))
+        self.classes = sorted(self.coco.getCatIds())
+        ids = sorted(self.coco.getImgIds())
+        self.ids = ids[:: round(1 / share)]
+        self.colours = v2.RandomPhotometricDistort(p=0.5)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Any]]:
+        entry = self.coco.loadImgs(self.ids[index])[0]
+        image = torchvision.io.decode_image(str(self.folder / entry["file_name"]), "RGB")
+        found = [a for a in self.coco.loadAnns(self.coco.getAnnIds(entry["id"])) if not a["iscrowd"]]
+        masks = np.stack([self.coco.annToMask(a) for a in found]) if found else np.zeros((0, *image.shape[1:]), np.uint8)
+        boxes = torch.tensor([a["bbox"] for a in found], dtype=torch.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        labels = torch.tensor([1 + self.classes.index(a["category_id"]) for a in found], dtype=torch.int64)
+        kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
+        target = {"boxes": boxes[kept], "labels": labels[kept], "masks": torch.from_numpy(masks)[kept], "id": entry["id"]}
+        if self.train:
+            image = self.colours(image)
+            if torch.rand(()) < 0.5:
+                image, target["masks"] = functional.horizontal_flip(image), target["masks"].flip(-1)
+                target["boxes"] = target["boxes"].clone()
+                target["boxes"][:, [0, 2]] = image.shape[2] - target["boxes"][:, [2, 0]]
+        return image.float() / 255, target
+
+
+def network(weights: str, classes: int, side: int, detections: int) -> MaskRCNN:
+    """Mask R-CNN with MobileNetV2 and a pyramid on four of its maps; pretrained, its BatchNorm and first maps are frozen."""
+    pretrained = weights != "none"
+    norm: Any = FrozenBatchNorm2d if pretrained else nn.BatchNorm2d
+    body = torchvision.models.mobilenet_v2(norm_layer=norm).features
+    if pretrained:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        missing, _ = body.load_state_dict(
+            {name.removeprefix("features."): value for name, value in state.items()}, strict=False
+        )
+        if missing:
+            raise SystemExit(f"{weights} lacks {missing[0]}: give weights of torchvision's MobileNetV2")
+        for unit in list(body)[:4]:
+            unit.requires_grad_(False)
+    sides = [round(side * factor / 32) * 32 for factor in (0.75, 0.875, 1.125, 1.25, 1)]  # the last one is evaluation's
+    backbone = BackboneWithFPN(body, dict(TAPS), [24, 32, 96, 1280], 256)
+    return MaskRCNN(backbone, classes + 1, min_size=sides, max_size=side * 2, box_detections_per_img=detections)
+
+
+def train(model: MaskRCNN, photos: Photos, batch: int, lr: float, seconds: float) -> int:
+    """SGD with momentum for so long: a warm-up over the first twentieth, then a cosine to zero. Gives the steps."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr, momentum=0.9, weight_decay=1e-4)
+    loader = torch.utils.data.DataLoader(photos, batch, shuffle=True, drop_last=True, collate_fn=lambda all: tuple(zip(*all)))
+    began, steps = time.monotonic(), 0
+    while True:
+        for images, targets in loader:
+            share = (time.monotonic() - began) / seconds
+            if share >= 1:
+                return steps
+            for group in optimizer.param_groups:
+                group["lr"] = lr * min(1, share * 20 + 0.01) * (1 + math.cos(math.pi * share)) / 2
+            wanted = [{key: target[key] for key in ("boxes", "labels", "masks")} for target in targets]
+            losses = model(list(images), wanted)
+            loss = sum(losses.values())
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 10.0)
+            optimizer.step()
+            steps += 1
+            if steps % 20 == 1:
+                print(f"{share:4.0%} step {steps} loss {loss.item():.3f}", flush=True)
+
+
+@torch.inference_mode()
+def evaluate(model: MaskRCNN, photos: Photos) -> tuple[dict[str, float], float]:
+    """COCO's metrics of masks and boxes, and seconds an image from pixels to codes."""
+    model.eval()
+    found, seconds = [], 0.0
+    for image, target in (photos[index] for index in range(len(photos))):
+        began = time.monotonic()
+        result = model([image])[0]
+        codes = [rle.encode(np.asfortranarray(mask[0] > 0.5)) for mask in result["masks"].numpy()]
+        seconds += time.monotonic() - began
+        for box, label, score, code in zip(result["boxes"].tolist(), result["labels"], result["scores"], codes, strict=True):
+            x0, y0, x1, y1 = box
+            entry = {"image_id": target["id"], "category_id": photos.classes[int(label) - 1], "score": float(score)}
+            found.append(entry | {"bbox": [x0, y0, x1 - x0, y1 - y0], "segmentation": code})
+    metrics = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        for kind in ("segm", "bbox"):
+            judge = COCOeval(photos.coco, photos.coco.loadRes(found), kind)
+            judge.evaluate()
+            judge.accumulate()
+            judge.summarize()
+            metrics |= {f"{kind}_AP": judge.stats[0], f"{kind}_AP50": judge.stats[1], f"{kind}_AP75": judge.stats[2]}
+    return metrics, seconds / len(photos)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("weights")
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--share", type=float, default=1.0, help="of the training images")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--to", type=Path, required=True)
+    given = parser.parse_args()
+    torch.manual_seed(given.seed)
+    photos, judged = Photos(given.folder / "train", True, given.share), Photos(given.folder / "valid", False)
+    model = network(given.weights, len(photos.classes), given.side, 100)
+    steps = train(model, photos, given.batch, given.lr, given.minutes * 60)
+    metrics, seconds = evaluate(model, judged)
+    asked = {key: str(value) for key, value in vars(given).items() if key not in ("folder", "weights", "to")}
+    pretrained = {"pretrained": given.weights != "none"}
+    result = asked | pretrained | {"steps": steps, "images": len(photos), "seconds_per_image": seconds, **metrics}
+    given.to.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

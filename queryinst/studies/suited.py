@@ -1,0 +1,196 @@
+"""Settings that suit the data and the machine: `${suited:NAME}` in a recipe, until a command line says otherwise.
+
+Each is chosen from what `queryinst.data.facts` sees, and from the settings that it depends on as they then are, and has
+a reason, which the run says and keeps. A choice knows what is to be learned, never how well that was done.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from queryinst.config import DataConfig, ModelConfig
+from queryinst.data.layout import find
+from queryinst.library_names import DOWNLOADS, library_of
+from queryinst.slots import RESNETS
+from queryinst.studies import start
+from queryinst.studies.paths import expand
+from queryinst.studies.plan import missing_data
+
+if TYPE_CHECKING:
+    from queryinst.data.facts import Facts
+
+PLACES = ("root", "train_images", "train_annotations", "val_images", "val_annotations", "crowd", "min_image_side")
+STEP = 32  # pixels: sides are multiples of the coarsest stride
+LARGEST = {"gpu": 800, "cpu": 512}  # pixels: short side
+READABLE = 16  # pixels: where many objects are smaller, images are enlarged, at most twofold
+QUERIES = (50, 100, 200, 300, 500, 1000)
+SEEN = {"published": 6_000, "ImageNet": 20_000, "nothing": 40_000}  # images in all epochs together, by the start
+LEAST, MOST = 12, 400  # epochs
+EVALUATIONS = 20  # of a run
+
+
+class Choice(NamedTuple):
+    """A value, and in a few words why."""
+
+    value: Any
+    why: str
+
+
+class Asked:
+    """What a choice may know: the settings of a command, and what they say of data and machine."""
+
+    def __init__(self, root: DictConfig) -> None:
+        self.root = root
+
+    def get(self, key: str) -> Any:
+        """The value of a setting, which may be a choice itself."""
+        return OmegaConf.select(self.root, key)
+
+    def is_open(self, key: str) -> bool:
+        """Whether a setting is left to be chosen here."""
+        node, _, leaf = key.rpartition(".")
+        return bool(OmegaConf.is_interpolation(OmegaConf.select(self.root, node) if node else self.root, leaf))
+
+    @functools.cached_property
+    def facts(self) -> "Facts":
+        """Of the data; of photographs as they usually are where it is not there, which is said elsewhere."""
+        from queryinst.data.facts import TYPICAL, facts
+
+        reader: Any = OmegaConf.to_object(self.root.data.reader)
+        data = DataConfig(reader=reader, **{name: self.get(f"data.{name}") for name in PLACES})
+        expand(data)
+        data = find(data)
+        return TYPICAL if missing_data(data) else facts(data)
+
+    @functools.cached_property
+    def machine(self) -> str:
+        """`gpu` or `cpu`."""
+        import torch
+
+        return "gpu" if self.get("trainer.accelerator") != "cpu" and torch.accelerator.is_available() else "cpu"
+
+    @functools.cached_property
+    def published(self) -> dict[int, str]:
+        """Published weights that this network can start from, by their number of queries."""
+        model = {name: value for name, value in OmegaConf.to_container(self.root.model, resolve=False).items()}
+        usual = OmegaConf.to_container(OmegaConf.structured(ModelConfig()))
+        same = all(model[name] == usual[name] for name in usual if name not in ("num_proposals", "postprocess"))
+        return start.PUBLISHED if same and self.get("backbone.name") == "resnet50" and self.is_open("weights") else {}
+
+    @functools.cached_property
+    def start(self) -> start.Start:
+        """What the network begins with."""
+        if self.get("weights") if not self.is_open("weights") else None:
+            return start.Start("published", "", "")
+        wanted = self.published.get(self.get("model.num_proposals"))
+        return start.find(wanted, self.get("backbone.name") if self.is_open("backbone.weights") else None)
+
+
+def _queries(asked: Asked) -> Choice:
+    most = asked.facts.most
+    numbers = (100, 300) if asked.published else QUERIES
+    # Half as many again as there are objects: several queries try for each before one has it.
+    enough = [number for number in numbers if number >= 1.5 * most or number == numbers[-1]]
+    return Choice(max(enough[0], min(most, QUERIES[-1])), f"{most} objects in an image at most")
+
+
+def _test_side(asked: Asked) -> Choice:
+    facts, largest = asked.facts, LARGEST[asked.machine]
+    zoom = min(max(READABLE / facts.small, 1.0), 2.0)
+    side = min(max(round(facts.short * zoom / STEP) * STEP, STEP), largest)
+    why = f"images of {facts.long} x {facts.short} pixels, a tenth of the objects smaller than {facts.small:.0f}"
+    return Choice(side, why + (f", and no GPU: {largest} at most" if asked.machine == "cpu" else ""))
+
+
+def _long_side(asked: Asked) -> Choice:
+    side = asked.get("augmentation.test_short_side")
+    return Choice(round(side * 5 / 3 / STEP) * STEP, f"5/3 of {side}, as 1333 of 800")
+
+
+def _short_sides(asked: Asked) -> Choice:
+    side = asked.get("augmentation.test_short_side")
+    low, high = (max(round(side * factor / STEP), 1) * STEP for factor in (0.75, 1.25))
+    return Choice([low, high], f"a quarter below and above {side}")
+
+
+def _crop_sides(asked: Asked) -> Choice:
+    side = asked.get("augmentation.test_short_side")
+    low, high = (max(round(side * factor / STEP), 1) * STEP for factor in (0.5, 1.0))
+    return Choice([low, high], f"from a half to all of {side}")
+
+
+def _warmup(asked: Asked) -> Choice:
+    steps = asked.get("schedule.epochs") * max(asked.facts.images // asked.get("data.batch_size"), 1)
+    return Choice(min(max(steps // 20, 1), 1000), f"a twentieth of {steps} steps")
+
+
+def _batch_size(asked: Asked) -> Choice:
+    images, largest = asked.facts.images, {"gpu": 16, "cpu": 4}[asked.machine]
+    return Choice(max(min(largest, images // 16), 1), f"{images} images" + (", no GPU" if asked.machine == "cpu" else ""))
+
+
+def _epochs(asked: Asked) -> Choice:
+    seen, images = SEEN[asked.start.kind], asked.facts.images
+    epochs = min(max(round(seen / images), LEAST), MOST)
+    return Choice(epochs, f"{seen} images to see, starting from {asked.start.kind}, {LEAST} epochs at least")
+
+
+def _evaluate_every(asked: Asked) -> Choice:
+    epochs = asked.get("schedule.epochs")
+    return Choice(max(epochs // EVALUATIONS, 1), f"{EVALUATIONS} evaluations in {epochs} epochs")
+
+
+def _frozen(asked: Asked) -> Choice:
+    begun = asked.start.kind != "nothing"
+    return Choice(1, "stem and first stage are pretrained") if begun else Choice(-1, "nothing is pretrained")
+
+
+def _norm(asked: Asked) -> Choice:
+    begun = asked.start.kind != "nothing"
+    return Choice("fixed", "statistics are pretrained") if begun else Choice("batch", "nothing is pretrained")
+
+
+def _learning_rate(asked: Asked) -> Choice:
+    kind = asked.start.kind
+    return Choice({"published": 1e-4}.get(kind, 2e-4), f"for 16 images, starting from {kind}")
+
+
+CHOICES: dict[str, Callable[[Asked], Choice]] = {
+    "weights": lambda asked: Choice(asked.start.weights, asked.start.why),
+    "backbone_weights": lambda asked: Choice(asked.start.backbone, asked.start.why),
+    "frozen_stages": _frozen,
+    "norm": _norm,
+    "num_proposals": _queries,
+    "test_short_side": _test_side,
+    "long_side": _long_side,
+    "short_sides": _short_sides,
+    "crop_sides": _crop_sides,
+    "batch_size": _batch_size,
+    "lr": _learning_rate,
+    "epochs": _epochs,
+    "warmup_iterations": _warmup,
+    "evaluate_every": _evaluate_every,
+}
+
+
+def register() -> None:
+    """Make `${suited:NAME}` known to OmegaConf."""
+    OmegaConf.register_new_resolver(NAME, lambda name, *, _root_: CHOICES[name](Asked(_root_)).value, replace=True)
+
+
+def reasons(composed: DictConfig) -> dict[str, str]:
+    """Why the settings that were left to be chosen are what they are, by their keys."""
+    asked = Asked(composed)
+    return {key: CHOICES[name](asked).why for key, name in _open(OmegaConf.to_container(composed, resolve=False))}
+
+
+def _open(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(key, name of the choice) of every setting that is one."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _open(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(node, str) and (found := re.fullmatch(rf"\$\{{{NAME}:(\w+)\}}", node)):
+        yield prefix, found[1]
