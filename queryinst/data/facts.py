@@ -40,8 +40,7 @@ def facts(data: DataConfig) -> Facts:
     files = [Path(data.root, name) for name in (data.train_annotations, data.val_annotations)]
     stamps = [(path.stat().st_mtime_ns, path.stat().st_size) for path in files if path.exists()]
     key = (repr(dataclasses.astuple(data)), *stamps)
-    if key not in TYPICAL = Facts(images=1000, short=480, long=640, objects=7.3, most=60, small=20.0)  # as of COCO
-_seen:
+    if key not in _seen:
         _seen[key] = _look(data)
     return _seen[key]
 

@@ -22,6 +22,7 @@ from queryinst.studies.plan import missing_data
 if TYPE_CHECKING:
     from queryinst.data.facts import Facts
 
+NAME = "suited"  # of the resolver
 PLACES = ("root", "train_images", "train_annotations", "val_images", "val_annotations", "crowd", "min_image_side")
 STEP = 32  # pixels: sides are multiples of the coarsest stride
 LARGEST = {"gpu": 800, "cpu": 512}  # pixels: short side
