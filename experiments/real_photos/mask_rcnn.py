@@ -51,12 +51,19 @@ class Photos(torch.utils.data.Dataset[tuple[Tensor, dict[str, Any]]]):
         entry = self.coco.loadImgs(self.ids[index])[0]
         image = torchvision.io.decode_image(str(self.folder / entry["file_name"]), "RGB")
         found = [a for a in self.coco.loadAnns(self.coco.getAnnIds(entry["id"])) if not a["iscrowd"]]
-        masks = np.stack([self.coco.annToMask(a) for a in found]) if found else np.zeros((0, *image.shape[1:]), np.uint8)
+        masks = (
+            np.stack([self.coco.annToMask(a) for a in found]) if found else np.zeros((0, *image.shape[1:]), np.uint8)
+        )
         boxes = torch.tensor([a["bbox"] for a in found], dtype=torch.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         labels = torch.tensor([1 + self.classes.index(a["category_id"]) for a in found], dtype=torch.int64)
         kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
-        target = {"boxes": boxes[kept], "labels": labels[kept], "masks": torch.from_numpy(masks)[kept], "id": entry["id"]}
+        target = {
+            "boxes": boxes[kept],
+            "labels": labels[kept],
+            "masks": torch.from_numpy(masks)[kept],
+            "id": entry["id"],
+        }
         if self.train:
             image = self.colours(image)
             if torch.rand(()) < 0.5:
@@ -67,7 +74,7 @@ class Photos(torch.utils.data.Dataset[tuple[Tensor, dict[str, Any]]]):
 
 
 def network(weights: str, classes: int, side: int, detections: int) -> MaskRCNN:
-    """Mask R-CNN with MobileNetV2 and a pyramid on four of its maps; pretrained, its BatchNorm and first maps are frozen."""
+    """Mask R-CNN with MobileNetV2 and a pyramid on four of its maps; BatchNorm and its first maps are frozen."""
     pretrained = weights != "none"
     norm: Any = FrozenBatchNorm2d if pretrained else nn.BatchNorm2d
     body = torchvision.models.mobilenet_v2(norm_layer=norm).features
@@ -89,7 +96,9 @@ def train(model: MaskRCNN, photos: Photos, batch: int, lr: float, seconds: float
     """SGD with momentum for so long: a warm-up over the first twentieth, then a cosine to zero. Gives the steps."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr, momentum=0.9, weight_decay=1e-4)
-    loader = torch.utils.data.DataLoader(photos, batch, shuffle=True, drop_last=True, collate_fn=lambda all: tuple(zip(*all)))
+    loader = torch.utils.data.DataLoader(
+        photos, batch, shuffle=True, drop_last=True, collate_fn=lambda all: tuple(zip(*all, strict=True))
+    )
     began, steps = time.monotonic(), 0
     while True:
         for images, targets in loader:
@@ -120,7 +129,9 @@ def evaluate(model: MaskRCNN, photos: Photos) -> tuple[dict[str, float], float]:
         result = model([image])[0]
         codes = [rle.encode(np.asfortranarray(mask[0] > 0.5)) for mask in result["masks"].numpy()]
         seconds += time.monotonic() - began
-        for box, label, score, code in zip(result["boxes"].tolist(), result["labels"], result["scores"], codes, strict=True):
+        for box, label, score, code in zip(
+            result["boxes"].tolist(), result["labels"], result["scores"], codes, strict=True
+        ):
             x0, y0, x1, y1 = box
             entry = {"image_id": target["id"], "category_id": photos.classes[int(label) - 1], "score": float(score)}
             found.append(entry | {"bbox": [x0, y0, x1 - x0, y1 - y0], "segmentation": code})

@@ -109,7 +109,9 @@ def _make(weights: Published, source: Path, made: Path) -> None:
             "the same command goes on"
         )
     elif os.environ.get(OFFLINE):
-        raise UserError(f"{weights.name} is not here, and {OFFLINE} is set: unset it, or save {weights.url} as {source}")
+        raise UserError(
+            f"{weights.name} is not here, and {OFFLINE} is set: unset it, or save {weights.url} as {source}"
+        )
     else:
         otherwise = f"fetch {weights.url} elsewhere, save it as {source}, and the same command goes on"
         source = made.with_name(source.name)

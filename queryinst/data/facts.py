@@ -50,7 +50,8 @@ def _look(data: DataConfig) -> Facts:
     images = train.trainable(data.min_image_side, keep_empty=False)
     if not len(images):
         raise UserError(
-            f"{train.path} has no image to train on: none with objects and sides of {data.min_image_side} pixels or more"
+            f"{train.path} has no image to train on: none with objects and sides of {data.min_image_side} pixels "
+            "or more"
         )
     sizes = train.index.sizes[images.positions]
     every = -(-len(images) // LOOKED_AT)

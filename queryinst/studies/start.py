@@ -1,4 +1,4 @@
-"""What a network that is fine-tuned begins with: published weights where they can be had, else ImageNet's, else nothing."""
+"""What fine-tuning begins with: published weights where they can be had, else those of ImageNet, else nothing."""
 
 import functools
 import os

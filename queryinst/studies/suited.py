@@ -13,8 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from queryinst.config import DataConfig, ModelConfig
 from queryinst.data.layout import find
-from queryinst.library_names import DOWNLOADS, library_of
-from queryinst.slots import RESNETS
 from queryinst.studies import start
 from queryinst.studies.paths import expand
 from queryinst.studies.plan import missing_data
@@ -75,19 +73,21 @@ class Asked:
 
     @functools.cached_property
     def published(self) -> dict[int, str]:
-        """Published weights that this network can start from, by their number of queries."""
-        model = {name: value for name, value in OmegaConf.to_container(self.root.model, resolve=False).items()}
-        usual = OmegaConf.to_container(OmegaConf.structured(ModelConfig()))
+        """Published weights of this network, by their number of queries; none where somebody has given others."""
+        model: Any = OmegaConf.to_container(self.root.model, resolve=False)
+        usual: Any = OmegaConf.to_container(OmegaConf.structured(ModelConfig))
         same = all(model[name] == usual[name] for name in usual if name not in ("num_proposals", "postprocess"))
-        return start.PUBLISHED if same and self.get("backbone.name") == "resnet50" and self.is_open("weights") else {}
+        same &= self.get("backbone.name") == "resnet50"
+        return start.PUBLISHED if same and self.is_open("weights") and self.is_open("backbone.weights") else {}
 
     @functools.cached_property
     def start(self) -> start.Start:
         """What the network begins with."""
-        if self.get("weights") if not self.is_open("weights") else None:
-            return start.Start("published", "", "")
-        wanted = self.published.get(self.get("model.num_proposals"))
-        return start.find(wanted, self.get("backbone.name") if self.is_open("backbone.weights") else None)
+        if not self.is_open("weights") and self.get("weights"):
+            return start.Start("published", None, None, "weights are given")
+        if not self.is_open("backbone.weights"):
+            return start.Start("ImageNet" if self.get("backbone.weights") else "nothing", None, None, "that is given")
+        return start.find(self.published.get(self.get("model.num_proposals")), self.get("backbone.name"))
 
 
 def _queries(asked: Asked) -> Choice:
@@ -130,7 +130,9 @@ def _warmup(asked: Asked) -> Choice:
 
 def _batch_size(asked: Asked) -> Choice:
     images, largest = asked.facts.images, {"gpu": 16, "cpu": 4}[asked.machine]
-    return Choice(max(min(largest, images // 16), 1), f"{images} images" + (", no GPU" if asked.machine == "cpu" else ""))
+    return Choice(
+        max(min(largest, images // 16), 1), f"{images} images" + (", no GPU" if asked.machine == "cpu" else "")
+    )
 
 
 def _epochs(asked: Asked) -> Choice:

@@ -4,7 +4,9 @@ from queryinst.studies import basis
 from queryinst.studies.basis import standing
 
 
-@pytest.mark.parametrize("words", [[], ["data=shapes"], ["data=coco", "+experiment=tiny"], ["seed=1", "data.root=coco"]])
+@pytest.mark.parametrize(
+    "words", [[], ["data=shapes"], ["data=coco", "+experiment=tiny"], ["seed=1", "data.root=coco"]]
+)
 def test_other_commands_are_what_they_were(words: list[str]):
     assert standing(words) == words
 

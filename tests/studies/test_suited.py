@@ -28,7 +28,9 @@ def begin(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(start, "find", find)
 
 
-def folder(root: Path, images: int = 108, objects: int = 35, side: int = 20, size: tuple[int, int] = (512, 512)) -> Path:
+def folder(
+    root: Path, images: int = 108, objects: int = 35, side: int = 20, size: tuple[int, int] = (512, 512)
+) -> Path:
     """A data set of this kind; the pictures themselves are not looked at."""
     for split, count in (("train", images), ("val", 4)):
         (root / f"{split}2017").mkdir(parents=True, exist_ok=True)
@@ -65,13 +67,16 @@ def test_what_is_given_wins_over_what_would_be_chosen(tmp_path: Path):
     for key, value in words.items():
         group, name = key.split(".")
         assert getattr(getattr(given, group), name) == value != getattr(getattr(chosen, group), name)
-        assert key in chosen.chosen and key not in given.chosen
+        assert key in chosen.chosen
+        assert key not in given.chosen
     # what follows from it follows
     assert given.augmentation.long_side < chosen.augmentation.long_side
     assert given.schedule.warmup_iterations < chosen.schedule.warmup_iterations
 
 
-@pytest.mark.parametrize(("objects", "small", "large"), [(10, 50, 100), (60, 100, 100), (109, 200, 300), (600, 1000, 600)])
+@pytest.mark.parametrize(
+    ("objects", "small", "large"), [(10, 50, 100), (60, 100, 100), (109, 200, 300), (600, 1000, 600)]
+)
 def test_there_are_queries_for_every_object(tmp_path: Path, objects: int, small: int, large: int):
     root = folder(tmp_path / "data", images=2, objects=objects)
     assert settings(root, SMALL).model.num_proposals == small
@@ -84,8 +89,8 @@ def test_there_are_queries_for_every_object(tmp_path: Path, objects: int, small:
         ((512, 512), 40, 512),
         ((480, 640), 40, 480),
         ((200, 300), 40, 192),
-        ((200, 300), 8, 384),  # twice as large, or half of the objects would be a few pixels
-        ((200, 300), 2, 416),
+        ((200, 300), 12, 256),
+        ((200, 300), 2, 384),  # twice as large at most
         ((2000, 3000), 40, 512),  # no GPU
     ],
 )
