@@ -22,7 +22,7 @@ RANKS = ("LOCAL_", "MASTER_", "RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE")
 for name in list(os.environ):
     if name.startswith((*PREFIXES, *RANKS, "COLUMNS", "NO_COLOR", "FORCE_COLOR", "PYTHONDONTWRITEBYTECODE")):
         del os.environ[name]
-os.environ |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+os.environ |= {"OMP_NUM_THREADS": "1", "QUERYINST_OFFLINE": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
 
 import pytest
 import torch

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import cv2
 import pytest
 import torch
 from conftest import BRIEF, ROOT, SHORT, SMALLER, TINY, Run
+from omegaconf import OmegaConf
 
 sys.path.append(str(ROOT / "experiments" / "exact_resume"))
 from kill import outcome, same
@@ -179,7 +181,7 @@ def test_your_own_data_and_fine_tuning(trained: Path, workplace: Path, run: Run)
         (theirs / "ann" / f"{split}.json").write_text(json.dumps(content))
     source = trained / "last.ckpt"
     own = [
-        "data=coco",
+        "+experiment=tiny",
         "data.root=theirs",
         "data.train_images=train",
         "data.val_images=val",
@@ -216,6 +218,33 @@ def test_your_own_data_and_fine_tuning(trained: Path, workplace: Path, run: Run)
     assert code == 2
     assert "has another architecture" in text
     assert len(list(workplace.glob("mine/*"))) == 1, "nothing is left of what failed"
+
+
+def test_somebodys_photographs_are_fine_tuned_on_with_settings_that_suit_them(workplace: Path, run: Run):
+    """As `data=coco data.root=FOLDER` alone; what is added makes it short."""
+    source, theirs = workplace / "data/shapes_tiny", workplace / "theirs"
+    for split in ("train", "val"):  # as Roboflow has them
+        folder = theirs / {"val": "valid"}.get(split, split)
+        shutil.copytree(source / "images" / split, folder)
+        shutil.copy(source / f"annotations/instances_{split}.json", folder / "_annotations.coco.json")
+    words = ["data=coco", "data.root=theirs", "trainer.accelerator=cpu"]
+    short = ["model.width=32", "model.num_stages=2", "augmentation.test_short_side=64", "schedule.epochs=1"]
+    short += ["trainer.max_train_batches=2", "data.num_workers=0", "callbacks.pictures=0", "logger=none"]
+    code, text = run("train", *words, *short)
+    assert code == 0, text
+    assert "chosen     experiment: finetune_small, without a GPU and published weights (mmdet:ms_3x_pro100 is" in text
+    assert "QueryInst  torchvision:mobilenet_v2, 50 queries, 2 stages" in text
+    assert "files      train/_annotations.coco.json, images in train; valid/_annotations.coco.json, images in" in text
+    assert "chosen     backbone.weights=None: the ImageNet weights of torchvision:mobilenet_v2 cannot be had" in text
+    assert re.search(r"chosen     model.num_proposals=50: \d+ objects in an image at most", text)
+    assert "chosen     data.batch_size=1: 24 images, no GPU" in text
+    assert "chosen     augmentation.short_sides=[48, 80]: a quarter below and above 64" in text
+    assert "chosen     augmentation.test_short_side" not in text
+    assert "chosen     schedule.epochs" not in text
+    kept = OmegaConf.load(only(workplace, "outputs/finetune_small-*/config.yaml"))
+    assert kept.chosen["data.batch_size"] == "24 images, no GPU"
+    code, text = run("train", *words, *short)
+    assert (code, "this run is finished" in text) == (0, True)
 
 
 def test_mistakes_leave_nothing_behind(workplace: Path, run: Run):
@@ -346,7 +375,7 @@ def test_a_handful_of_images_is_learned_by_heart(workplace: Path, run: Run):
         "data.val_images=images/train",
     ]
     settings = [
-        "data=coco",
+        "+experiment=tiny",
         "data.root=data/shapes_tiny",
         "data.train_images=images/train",
         "data.batch_size=6",

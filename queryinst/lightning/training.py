@@ -238,7 +238,9 @@ def _heading(config: TrainConfig, data: CocoDataModule, world: int) -> list[str]
         f"{world} device{'s' * (world > 1)}, learning rate {lr:.3g}",
     ]
     values = _flat(dataclasses.asdict(config))
-    lines += [f"chosen     {key}={values[key]}: {why}" for key, why in config.chosen.items()]
+    lines += [
+        f"chosen     {key}{f'={values[key]}' if key in values else ''}: {why}" for key, why in config.chosen.items()
+    ]
     if config.data.group_by_aspect:
         plain, grouped = data.padding()
         lines.append(

@@ -1,9 +1,9 @@
 """`data=coco` alone is somebody's own data, and stands on a recipe that fits it to data and machine."""
 
-import sys
 from collections.abc import Sequence
 
-from queryinst.studies.start import PUBLISHED, can_be_had
+from queryinst.studies.paths import quote
+from queryinst.studies.start import PUBLISHED, missing
 
 LARGE, SMALL = "finetune", "finetune_small"
 
@@ -15,12 +15,7 @@ def standing(words: Sequence[str]) -> list[str]:
     import torch
 
     cpu = "trainer.accelerator=cpu" in words or not torch.accelerator.is_available()
-    small = cpu and not can_be_had(PUBLISHED[100])
-    if small:
-        print(
-            f"recipe     {SMALL}: there is no GPU, and published weights cannot be had; +experiment={LARGE} takes "
-            "the published network all the same",
-            file=sys.stderr,
-            flush=True,
-        )
-    return [*words, f"+experiment={SMALL if small else LARGE}"]
+    gone = missing(PUBLISHED[100]) if cpu else ""
+    recipe = SMALL if gone else LARGE
+    why = f"{recipe}, without a GPU and published weights ({gone})" if gone else f"{recipe}, on which data=coco stands"
+    return [*words, f"+experiment={recipe}", f"+chosen.experiment={quote(why)}"]

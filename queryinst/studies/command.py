@@ -127,7 +127,7 @@ def typed(composed: DictConfig, schema: type[Any]) -> Any:
             OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.to_container(composed, resolve=True))
         )
         if isinstance(config, TrainConfig):
-            config.chosen = suited.reasons(composed)
+            config.chosen |= suited.reasons(composed)
     expand(config)
     check(config)
     check_parts(config)

@@ -25,36 +25,35 @@ class Start(NamedTuple):
     why: str
 
 
-@functools.cache
 def find(published: str | None, backbone: str) -> Start:
-    """The best start that can be had now; what is not here is fetched, and what cannot be is said once.
+    """The best start that can be had now; what is not here is fetched.
 
     Args:
         published: weights of the whole network by name, if there are any for it.
         backbone: as `backbone.name`.
     """
-    if published and can_be_had(published):
+    gone = missing(published) if published else "none are published of this network"
+    if published and not gone:
         return Start("published", published, None, "published weights can be had")
     word = DOWNLOADS.get(library_of(backbone), "imagenet" if backbone in (*RESNETS, *SWINS) else None)
     if word is None:
         return Start("nothing", None, None, f"nobody publishes weights of {backbone}")
     if fault := _imagenet(backbone):
-        print(f"note: {fault}", file=sys.stderr, flush=True)
-        return Start("nothing", None, None, "no weights can be had")
-    return Start("ImageNet", None, word, "published weights cannot be had" if published else "none are published of it")
+        return Start("nothing", None, None, "; ".join((gone, fault) if published else (fault,)))
+    return Start("ImageNet", None, word, gone)
 
 
 @functools.cache
-def can_be_had(published: str) -> bool:
-    """Whether published weights are here, if need be after fetching them; why not is said."""
+def missing(published: str) -> str:
+    """Why published weights cannot be had; empty where they are here, if need be after fetching them."""
     try:
         local(published)
     except UserError as error:
-        print(f"note: {error}", file=sys.stderr, flush=True)
-        return False
-    return True
+        return str(error)
+    return ""
 
 
+@functools.cache
 def _imagenet(backbone: str) -> str:
     """Fetch the weights of a backbone of torchvision's; why they cannot be had, if so. timm fetches its own later."""
     if library_of(backbone) == "timm":

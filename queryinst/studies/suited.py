@@ -113,14 +113,12 @@ def _long_side(asked: Asked) -> Choice:
 
 def _short_sides(asked: Asked) -> Choice:
     side = asked.get("augmentation.test_short_side")
-    low, high = (max(round(side * factor / STEP), 1) * STEP for factor in (0.75, 1.25))
-    return Choice([low, high], f"a quarter below and above {side}")
+    return Choice([side * 3 // 4, side * 5 // 4], f"a quarter below and above {side}")
 
 
 def _crop_sides(asked: Asked) -> Choice:
     side = asked.get("augmentation.test_short_side")
-    low, high = (max(round(side * factor / STEP), 1) * STEP for factor in (0.5, 1.0))
-    return Choice([low, high], f"from a half to all of {side}")
+    return Choice([side // 2, side], f"from a half to all of {side}")
 
 
 def _warmup(asked: Asked) -> Choice:

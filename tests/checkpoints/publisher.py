@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from queryinst.checkpoints import download
-from queryinst.zoo import ZOO, Published
+from queryinst.zoo import OFFLINE, ZOO, Published
 
 NAME, UNCHECKED, BY_HAND = "mmdet:tiny", "paddle:tiny", "hustvl:tiny"
 Fault = Callable[["Handler"], bool]  # answers in its own way; whether that was all
@@ -44,7 +44,7 @@ def publishing(
     content: bytes, monkeypatch: pytest.MonkeyPatch, box: float = 42.0, mask: float = 37.5
 ) -> Iterator[Publisher]:
     """Has a file under three names of the zoo: with a checksum, without, and for browsers only."""
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", OFFLINE):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     made = Publisher()

@@ -28,7 +28,7 @@ from queryinst.checkpoints.load import load
 from queryinst.checkpoints.published import convert
 from queryinst.errors import UserError
 from queryinst.studies.identity import identity
-from queryinst.zoo import ZOO, in_zoo
+from queryinst.zoo import OFFLINE, ZOO, in_zoo
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +62,7 @@ def names(folder: Path) -> list[str]:
 def in_a_process(publisher: Publisher, name: str = NAME) -> "subprocess.Popen[str]":
     """Another process that wants the same weights, and prints where they are."""
     script = (
-        "from queryinst.zoo import ZOO, Published\nfrom queryinst.checkpoints.by_name import local\n"
+        "from queryinst.zoo import OFFLINE, ZOO, Published\nfrom queryinst.checkpoints.by_name import local\n"
         f"ZOO[{name!r}] = Published(**{dataclasses.asdict(ZOO[name])!r})\nprint(local({name!r}))"
     )
     words = [sys.executable, "-c", script]
@@ -211,6 +211,19 @@ def test_without_locks_each_works_for_itself(
     made = local(NAME)
     assert names(folder) == sorted([f"{file}.lock", f"{file}.partial", made.name])
     assert (folder / f"{file}.partial").read_bytes() == b"of another process"
+
+
+def test_where_nothing_is_to_be_fetched(publisher: Publisher, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(OFFLINE, "1")
+    assert failed(NAME) == (
+        f"{NAME} is not here, and QUERYINST_OFFLINE is set: unset it, or save {ZOO[NAME].url} as "
+        f"{cache / 'mmdet' / ZOO[NAME].file}"
+    )
+    assert not publisher.asked
+    monkeypatch.delenv(OFFLINE)
+    made = local(NAME)
+    monkeypatch.setenv(OFFLINE, "1")
+    assert local(NAME) == made
 
 
 def test_a_cache_that_cannot_be_written(

@@ -13,14 +13,18 @@ def test_other_commands_are_what_they_were(words: list[str]):
 
 @pytest.mark.parametrize("can_be_had", [True, False])
 @pytest.mark.parametrize("gpu", [True, False])
-def test_somebodys_own_data_is_fine_tuned_on(
-    can_be_had: bool, gpu: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    monkeypatch.setattr(basis, "can_be_had", lambda name: can_be_had)
+def test_somebodys_own_data_is_fine_tuned_on(can_be_had: bool, gpu: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(basis, "missing", lambda name: "" if can_be_had else "it is 'far' away")
     monkeypatch.setattr("torch.accelerator.is_available", lambda: gpu)
-    small = not (gpu or can_be_had)
-    recipe = "+experiment=finetune_small" if small else "+experiment=finetune"
-    assert standing(["data=coco", "seed=1"]) == ["data=coco", "seed=1", recipe]
-    assert ("+experiment=finetune takes the published network" in capsys.readouterr().err) == small
+    *before, experiment, why = standing(["data=coco", "seed=1"])
+    assert before == ["data=coco", "seed=1"]
+    if gpu or can_be_had:
+        assert (experiment, why) == (
+            "+experiment=finetune",
+            "+chosen.experiment='finetune, on which data=coco stands'",
+        )
+    else:
+        reason = "finetune_small, without a GPU and published weights (it is \\'far\\' away)"
+        assert (experiment, why) == ("+experiment=finetune_small", f"+chosen.experiment='{reason}'")
     if not can_be_had:
-        assert standing(["data=coco", "trainer.accelerator=cpu"])[-1] == "+experiment=finetune_small"
+        assert "+experiment=finetune_small" in standing(["data=coco", "trainer.accelerator=cpu"])

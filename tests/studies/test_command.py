@@ -112,7 +112,10 @@ def test_a_command_says_it_without_a_traceback(run: object, tmp_path: Path, monk
             r"data\.video is empty here: choose data=shapes_video or .*data=youtube_vis",
         ),
         (["+data.video.reference_range=3"], r"data\.video\.reference_range cannot be set, since data\.video is empty"),
-        (["data=coco", "data.shapes.train=3"], r"data\.shapes is empty here: choose data=shapes or data=shapes_tiny$"),
+        (
+            ["+experiment=tiny", "data.shapes.train=3"],
+            r"data\.shapes is empty here: choose data=shapes or data=shapes_tiny$",
+        ),
         (
             ["data=youtube_vis", "data.video.shapes.train=3"],
             r"video\.shapes is empty here: choose data=shapes_video or",
@@ -132,11 +135,11 @@ def test_a_setting_below_nothing(run: Run, words: list[str], sentence: str):
     ("word", "sentence"),
     [
         ("experiment=1x_pro100", r"write \+experiment=1x_pro100"),
-        ("model=null", "model takes one of queryinst, queryinst_video, tiny, tiny_video; got 'model=null'"),
-        ("~model", "model takes one of queryinst, queryinst_video, tiny, tiny_video; got '~model'"),
+        ("model=null", "model takes one of queryinst, queryinst_video, small, tiny, tiny_video; got 'model=null'"),
+        ("~model", "model takes one of queryinst, queryinst_video, small, tiny, tiny_video; got '~model'"),
         (
             "schedule=5",
-            "schedule takes one of 1x, 3x, 50e, shapes, shapes_long, shapes_short; got 'schedule=5'",
+            "schedule takes one of 1x, 3x, 50e, shapes, shapes_long, shapes_short, suited; got 'schedule=5'",
         ),
     ],
 )

@@ -18,6 +18,7 @@ BEFORE = {
     "": "4caa39d5",
     "data=shapes_tiny": "f1473fa0",
     "+experiment=1x_pro100": "48541472",
+    "+experiment=tiny": "7d15559d",  # what `data=coco` alone was before it was fine-tuning
     "+experiment=ms_3x_pro100": "ed273423",
     "+experiment=ms_crop_3x_pro300": "59c73a1a",
     "+experiment=r101_ms_3x_pro100": "3c3b9d40",
