@@ -86,7 +86,8 @@ def train(
     failed = True
     try:
         with blamed(own["logger"] | own["callback"]):
-            log.begin(loggers, {**_flat(dataclasses.asdict(config)), **cost, "classes": len(data.categories)})
+            settings = _flat(dataclasses.asdict(config) | {"chosen": {}})  # that is prose
+            log.begin(loggers, {**settings, **cost, "classes": len(data.categories)})
             trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
             ended = _ended(trainer)
             if ended != "schedule":
