@@ -33,7 +33,6 @@ SEED = 0
 LEAST = 5  # images: of fewer, a fifth is none
 COMPARED = 20_000  # images: looking for near-duplicates among more takes many minutes
 RECORD = "split.json"
-NAMED = 3  # classes in the sentence
 Grouping = tuple[list[list[int]], str]  # positions of images that should stay together, and what there is to say of it
 
 
@@ -119,7 +118,8 @@ def _alone(lock: Path, name: str) -> Iterator[None]:
 
 def _parts(only: Undivided) -> Made:
     """Divide a file. Raises UserError where training could not use it."""
-    from queryinst.curation.split import absent  # torch and Pillow, for which only this once anybody waits
+    from queryinst.curation.read import first
+    from queryinst.curation.split import lacking  # torch and Pillow, for which only this once anybody waits
     from queryinst.data import validation
     from queryinst.data.coco import read_json
     from queryinst.data.index import no_garbage
@@ -137,9 +137,12 @@ def _parts(only: Undivided) -> Made:
                 "data.train_annotations, data.train_images, data.val_annotations and data.val_images"
             )
         made, note = _dealt(content, _groupings(path, only.images, [image["file_name"] for image in content["images"]]))
-        lacking = absent(content, made)
-    more = [f"and {len(lacking) - NAMED} more of this kind"] if len(lacking) > NAMED else []
-    return Made(made, [note, *lacking[:NAMED], *more])
+        without = [
+            f"{part} has no object of {len(names)} classes ({first(list(names))})"
+            for part, names in lacking(content, made).items()
+            if names
+        ]
+    return Made(made, [note, *without])
 
 
 def _dealt(content: "Content", groupings: Iterable[Grouping]) -> tuple[dict[str, "Content"], str]:
