@@ -9,13 +9,16 @@
 Exit code 0: clean, perhaps with warnings. 1: there are errors. 2: a file or folder is not there, or a setting is wrong.
 """
 
+import dataclasses
 import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from queryinst.command_config import DoctorConfig
+from queryinst.config import DataConfig
+from queryinst.data.layout import Undivided, find
 from queryinst.errors import UserError, room
 from queryinst.studies.command import command
 
@@ -44,7 +47,8 @@ def main(config: DoctorConfig) -> None:
             raise UserError(f"picture takes a file that ends in .png or .jpg; got '{config.picture}'")
         require_writable(Path(config.picture), "picture", "data.png")
     make_embedded(config.data)
-    report = doctor.examine(config.data, config.images, config.threads)
+    data, splits = _found(config.data)
+    report = doctor.examine(data, config.images, config.threads, splits)
     if config.json == STDOUT:
         print(json.dumps(doctor.as_json(report), indent=2))
     else:
@@ -55,6 +59,20 @@ def main(config: DoctorConfig) -> None:
         _write_picture(Path(config.picture), report.surveys)
     if not report.clean:
         sys.exit(1)
+
+
+def _found(data: DataConfig) -> tuple[DataConfig, tuple[str, ...]]:
+    """The settings with the files that are there, and which splits these are. Of one file no split is made here."""
+    try:
+        return find(data), ("train", "val")
+    except Undivided as only:
+        places = {"train_annotations": only.annotations, "train_images": only.images}
+        name = only.annotations.relative_to(data.root)
+        print(
+            f"note: only {name} is there, and looked at; training keeps a fifth of it to validate with", file=sys.stderr
+        )
+        values: dict[str, Any] = {key: path.relative_to(data.root).as_posix() for key, path in places.items()}
+        return dataclasses.replace(data, **values), ("train",)
 
 
 def _write_picture(file: Path, surveys: Mapping[str, "Survey"]) -> None:

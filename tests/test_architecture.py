@@ -15,7 +15,7 @@ COMMANDS = {"train", "evaluate", "predict", "convert", "doctor", "benchmark", "c
 
 # What each part may import besides itself: config, structures, ops <- models | criterion | tracking <- data |
 # evaluation | visualize | checkpoints <- inference | lightning <- studies <- benchmarks <- commands; beside inference,
-# above data alone: formats | curation.
+# above data alone: formats | curation, which studies may use.
 BASE = {
     "errors",
     "settings",
@@ -62,7 +62,7 @@ MAY_IMPORT = {
     "curation": BASE | {"data"},
     "demo_page": BASE | {"models", "inference"} | READERS,
     "lightning": BASE | {"models", "criterion", "tracking", "logger_config"} | READERS,
-    "studies": BASE | {"models", "criterion", "tracking", "lightning", "rules", ""} | READERS,
+    "studies": BASE | {"models", "criterion", "tracking", "lightning", "rules", "", "curation"} | READERS,
     "benchmarks": BASE | READERS | {"memory", "models", "criterion", "lightning", "studies"},
 }
 ONLY_IN = {

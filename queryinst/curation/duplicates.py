@@ -5,9 +5,10 @@ are near-duplicates where few bits differ. Of photographs that were halved, comp
 grey, at most 6 bits changed; between 191 photographs of different buildings at least 13 differ.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ NEAR = 6  # bits that may differ
 FURTHEST = 15  # that may be asked for: beyond, all photographs are alike
 ROWS = 1024  # compared at a time
 ONES = np.array([number.bit_count() for number in range(256)], np.uint8)
+T = TypeVar("T")
 
 
 def difference_hash(path: Path) -> NDArray[np.uint8]:
@@ -37,15 +39,35 @@ def difference_hash(path: Path) -> NDArray[np.uint8]:
     return np.packbits(cells[:, 1:] > cells[:, :-1])
 
 
-def hashes(paths: Sequence[Path], threads: int = 4) -> NDArray[np.uint8]:
+def hashes(paths: Sequence[Path]) -> NDArray[np.uint8]:
     """(N, 8) bytes of N images. Raises UserError for the first that cannot be read."""
+    return np.array(_of_all(difference_hash, paths), np.uint8).reshape(-1, BITS // 8)
+
+
+def readable_hashes(paths: Sequence[Path]) -> tuple[list[int], NDArray[np.uint8]]:
+    """The positions of those images that can be read, and (N, 8) bytes of them."""
+    codes = dict(enumerate(_of_all(_hash_or_none, paths)))
+    places = [place for place, code in codes.items() if code is not None]
+    return places, np.array([codes[place] for place in places], np.uint8).reshape(-1, BITS // 8)
+
+
+def _hash_or_none(path: Path) -> NDArray[np.uint8] | None:
+    try:
+        return difference_hash(path)
+    except UserError:
+        return None
+
+
+def _of_all(function: Callable[[Path], T], paths: Sequence[Path], threads: int = 4) -> list[T]:
+    """What a function makes of each image, with a bar on a terminal."""
     console = Console(stderr=True)
     with ThreadPoolExecutor(threads) as pool:
-        made = pool.map(difference_hash, paths)
-        shown = track(
-            made, "comparing images", len(paths), console=console, transient=True, disable=not console.is_terminal
+        made = pool.map(function, paths)
+        return list(
+            track(
+                made, "comparing images", len(paths), console=console, transient=True, disable=not console.is_terminal
+            )
         )
-        return np.array(list(shown), np.uint8).reshape(-1, BITS // 8)
 
 
 def groups(codes: NDArray[np.uint8], distance: int = NEAR) -> list[list[int]]:

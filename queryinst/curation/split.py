@@ -138,14 +138,21 @@ def deal(sizes: Sequence[int], counts: Sequence[Counter[int]], shares: Sequence[
 
 def absent(content: Content, made: Mapping[str, Content]) -> list[str]:
     """A sentence for every class that a part has no object of, though there are some."""
-    names = {category["id"]: category["name"] for category in content["categories"]}
+    return [
+        f"{part} has no {name}: {images} images have one in all"
+        for part, classes in lacking(content, made).items()
+        for name, images in classes.items()
+    ]
+
+
+def lacking(content: Content, made: Mapping[str, Content]) -> dict[str, dict[str, int]]:
+    """The classes that each part has no object of, though there are some, with the number of images that have one."""
+    names = {category["id"]: str(category["name"]) for category in content["categories"]}
     there = {part: {a["category_id"] for a in one["annotations"] if not a.get("iscrowd")} for part, one in made.items()}
     images: dict[int, set[int]] = {}
     for annotation in content["annotations"]:
         if not annotation.get("iscrowd"):
             images.setdefault(annotation["category_id"], set()).add(annotation["image_id"])
-    return [
-        f"{part} has no {names[key]}: {len(images[key])} images have one in all"
-        for part, found in there.items()
-        for key in sorted(images.keys() - found)
-    ]
+    return {
+        part: {names[key]: len(images[key]) for key in sorted(images.keys() - found)} for part, found in there.items()
+    }

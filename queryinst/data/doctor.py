@@ -1,6 +1,6 @@
 """The data doctor: every fault of a COCO or YouTube-VIS data set, counted, with the first of each and what to do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,20 +32,21 @@ class Report:
         return self.findings.count("error") == 0
 
 
-def examine(data: DataConfig, images: str = "decode", threads: int = 4) -> Report:
-    """Collect the faults of both splits.
+def examine(data: DataConfig, images: str = "decode", threads: int = 4, splits: Sequence[str] = SPLITS) -> Report:
+    """Collect the faults of both splits, or of one that has no other yet.
 
     Args:
         data: where they are.
         images: "decode" to read every pixel, "headers", or "none" to leave image files alone.
         threads: images at a time.
+        splits: those that there are.
 
     Raises:
         UserError: a file or folder is not there. Whatever is in them is a fault and not an exception.
     """
     findings, surveys = Findings(), {}
     reader = reader_of(data)
-    places = {split: locate(data, split) for split in SPLITS}
+    places = {split: locate(data, split) for split in splits}
     for split, place in places.items():
         if images != "none":
             require_folder(place.images, place.annotations, place.hint)
@@ -69,14 +70,15 @@ def examine(data: DataConfig, images: str = "decode", threads: int = 4) -> Repor
                 findings.add(split, code, where)
         kind = doctor_video if data.video else doctor_annotations
         surveys[split] = kind.examine(content, place.images, split, findings, data.min_image_side, data.keep_empty)
-    for code, where in _differences(surveys["train"], surveys["val"]):
-        findings.add(BOTH, code, where)
+    if len(surveys) == len(SPLITS):
+        for code, where in _differences(surveys["train"], surveys["val"]):
+            findings.add(BOTH, code, where)
     if images != "none":
         for split, survey in surveys.items():
             doctor_images.examine(survey.images, split, findings, images == "decode", threads)
         videos = [survey.videos for survey in surveys.values()]
         both = videos if None not in videos else [survey.images for survey in surveys.values()]
-        for where in doctor_images.shared(*both):
+        for where in doctor_images.shared(*both) if len(both) == len(SPLITS) else ():
             findings.add(BOTH, "shared-video" if data.video else "shared-image", where)
     return Report(findings, surveys)
 

@@ -18,6 +18,16 @@ DEPTH, FILES = 3, 2000  # how far below the root, and how many JSON files, are l
 SNIFFED = 65_536  # bytes at the beginning and at the end of a file
 LOOKED_FOR = 20  # images of a file that say in which folder they are
 NAMED = ("train_annotations", "train_images", "val_annotations", "val_images")
+PARTS = "queryinst_split"  # folder of the split that training makes where there is none (queryinst.studies.own_split)
+
+
+class Undivided(UserError):  # noqa: N818 - it is a state of a folder
+    """There is one annotation file and none to validate with. The sentence is for whoever cannot divide it."""
+
+    def __init__(self, sentence: str, annotations: Path, images: Path, says_train: bool) -> None:
+        super().__init__(sentence)
+        self.annotations, self.images = annotations, images
+        self.says_train = says_train  # by its name
 
 
 def find(data: DataConfig) -> DataConfig:
@@ -29,13 +39,14 @@ def find(data: DataConfig) -> DataConfig:
     somebody has changed, data that is made, video and a reader of one's own stay as they are.
 
     Raises:
-        UserError: several files could be the one, or there is one without another to validate with.
+        Undivided: there is one file, which does not say that it is another set than that for training.
+        UserError: several files could be the one, or there is none to train on.
     """
     root, standard = Path(data.root), DataConfig()
     changed = [name for name in NAMED if getattr(data, name) != getattr(standard, name)]
     if changed or data.shapes or data.video or data.reader.name != standard.reader.name or not root.is_dir():
         return data
-    if (root / data.train_annotations).exists():
+    if (root / data.train_annotations).exists() and (root / data.val_annotations).exists():
         return data
     found: dict[str, list[Path]] = {}
     for path in annotation_files(root):
@@ -45,24 +56,35 @@ def find(data: DataConfig) -> DataConfig:
     chosen = {split: _only(root, split, paths) for split, paths in found.items() if split}
     train, val = chosen.get("train"), chosen.get("val", chosen.get("test"))
     if train is None or val is None:
-        names = ", ".join(str(path.relative_to(root)) for path in itertools.chain(*found.values()))
-        missing = "train" if train is None else "val"
-        raise UserError(
-            f"{root} has {names}, and none that says by its name that it is the "
-            f"{'training' if missing == 'train' else 'validation'} set: set data.{missing}_annotations=FILE and "
-            f"data.{missing}_images=FOLDER, from {root}"
-        )
+        raise _incomplete(root, found, train)
     values = {"train_annotations": train, "val_annotations": val}
     values |= {"train_images": images_of(root, train), "val_images": images_of(root, val)}
     places: dict[str, Any] = {name: path.relative_to(root).as_posix() for name, path in values.items()}
     return dataclasses.replace(data, **places)
 
 
+def _incomplete(root: Path, found: dict[str, list[Path]], train: Path | None) -> UserError:
+    """What is wrong where there is no file to train on, or none to validate with."""
+    names = ", ".join(str(path.relative_to(root)) for path in itertools.chain(*found.values()))
+    missing = "train" if train is None else "val"
+    sentence = (
+        f"{root} has {names}, and none that says by its name that it is the "
+        f"{'training' if missing == 'train' else 'validation'} set: set data.{missing}_annotations=FILE and "
+        f"data.{missing}_images=FOLDER, from {root}"
+    )
+    nameless = found.get("", [])
+    only = train or (nameless[0] if len(nameless) == 1 else None)
+    if only is None or len(found) > 1:  # of several files it is not clear what each is
+        return UserError(sentence)
+    return Undivided(sentence, only, images_of(root, only), says_train=train is not None)
+
+
 def annotation_files(root: Path) -> list[Path]:
-    """COCO files with instances, sorted; of COCO's own kinds `instances_*` only."""
+    """COCO files with instances, sorted; of COCO's own kinds `instances_*` only, and no parts that training made."""
     depths = ("/".join(["*"] * level + ["*.json"]) for level in range(DEPTH))
     paths = itertools.islice((path for pattern in depths for path in sorted(root.glob(pattern))), FILES)
-    return [path for path in paths if not any(word in path.stem for word in OTHERS) and _is_coco(path)]
+    theirs = (path for path in paths if PARTS not in path.relative_to(root).parts)
+    return [path for path in theirs if not any(word in path.stem for word in OTHERS) and _is_coco(path)]
 
 
 def role(path: Path) -> str:

@@ -16,8 +16,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from queryinst.config import DataConfig, TrainConfig, TrainerConfig
-from queryinst.data.layout import find
+from queryinst.config import TrainConfig, TrainerConfig
 from queryinst.errors import Stopped, UserError
 from queryinst.rules import check
 from queryinst.settings import walk
@@ -25,6 +24,7 @@ from queryinst.slots import check_parts, search_here
 from queryinst.studies import call, suited, sweep, sweep_table, sweepers
 from queryinst.studies.basis import standing
 from queryinst.studies.explain import check_overrides, explained
+from queryinst.studies.own_split import with_split
 from queryinst.studies.paths import expand, quoted
 from queryinst.studies.processes import end_with_parent, settle
 from queryinst.studies.sources import CONF, Sources
@@ -134,8 +134,8 @@ def typed(composed: DictConfig, schema: type[Any]) -> Any:
     for key in ("checkpoint", "weights"):
         if in_zoo(name := str(getattr(config, key, ""))):
             published(name)
-    if isinstance(getattr(config, "data", None), DataConfig):
-        config.data = find(config.data)
+    if isinstance(config, TrainConfig):
+        config.data = with_split(config.data)
     return config
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from queryinst.config import DataConfig, ModelConfig
-from queryinst.data.layout import find
 from queryinst.studies import start
+from queryinst.studies.own_split import with_split
 from queryinst.studies.paths import expand
 from queryinst.studies.plan import missing_data
 
@@ -61,7 +61,7 @@ class Asked:
         reader: Any = OmegaConf.to_object(self.root.data.reader)
         data = DataConfig(reader=reader, **{name: self.get(f"data.{name}") for name in PLACES})
         expand(data)
-        data = find(data)
+        data = with_split(data)
         return TYPICAL if missing_data(data) else facts(data)
 
     @functools.cached_property

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -528,6 +529,24 @@ def test_the_command(twin: Twin, tmp_path: Path, run: Run):
     code, text = run("train", *settings)
     assert code == 2
     assert "has box [1, 2, 3]; wanted four numbers" in text
+
+
+def test_one_file_is_looked_at_and_not_divided(twin: Twin, run: Run):
+    shutil.copytree(twin.root / "images" / "train", twin.root / "pictures")
+    file = twin.file("train").rename(twin.root / "pictures" / "result.json")
+    for folder in ("annotations", "images"):
+        shutil.rmtree(twin.root / folder)
+    code, said = run("doctor", "data=coco", f"data.root={twin.root}")
+    assert (code, "coco train: 24 images" in said, "val:" in said) == (0, True, False), said
+    assert "note: only pictures/result.json is there, and looked at; training keeps a fifth of it" in said
+    assert [path.name for path in twin.root.iterdir()] == ["pictures"]
+    content = twin.content["train"]
+    content["annotations"][0]["image_id"] = 77777
+    file.write_text(json.dumps(content))
+    code, said = run("doctor", "data=coco", f"data.root={twin.root}", "images=none", "json=-")
+    report = json.JSONDecoder().raw_decode(said[said.index("{") :])[0]
+    assert (code, list(report["splits"])) == (1, ["train"])
+    assert [fault["split"] for fault in report["faults"]] == ["train"] * len(report["faults"])
 
 
 @pytest.mark.parametrize(

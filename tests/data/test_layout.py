@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 from queryinst.config import DataConfig, ShapesConfig
-from queryinst.data.layout import find
+from queryinst.data.layout import PARTS, Undivided, find
 from queryinst.errors import UserError
 from queryinst.part_config import PartConfig
 
@@ -102,13 +102,37 @@ def test_images_are_found_as_training_finds_them(tmp_path: Path):
             r"several files for the training set \(train\.json, train_2\.json\)",
         ),
         (["train.json", "val.json", "valid.json"], r"several files for the validation set .*set data\.val_annotations"),
+        (["a.json", "b.json"], r"has a\.json, b\.json, and none that says by its name that it is the training set"),
+        (["val.json"], r"has val\.json, and none that says by its name that it is the training set"),
     ],
 )
 def test_what_is_not_clear_is_asked(tmp_path: Path, files: list[str], sentence: str):
     for name in files:
         put(tmp_path, name, "images")
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match=sentence) as caught:
         found(tmp_path)
+    assert isinstance(caught.value, Undivided) == (files == ["all.json"])
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "says_train"),
+    [
+        ("result.json", "images", False),  # Label Studio
+        ("annotations.json", ".", False),  # labelme2coco
+        ("annotations/instances_default.json", "images/default", False),  # CVAT
+        ("train/_annotations.coco.json", "train", True),
+        ("annotations/instances_train2017.json", "train2017", True),
+    ],
+)
+def test_one_file_can_be_divided(tmp_path: Path, name: str, images: str, says_train: bool):
+    put(tmp_path, name, images)
+    for part in ("train", "val"):
+        put(tmp_path, f"{PARTS}/{part}.json", PARTS)  # made of it before
+    with pytest.raises(Undivided) as only:
+        found(tmp_path)
+    caught = only.value
+    assert (caught.annotations, caught.images) == (tmp_path / name, tmp_path / images)
+    assert caught.says_train == says_train
 
 
 def test_what_somebody_has_said_stays(tmp_path: Path):

@@ -13,7 +13,7 @@ from conftest import Run
 from kit import picture, put, read_all
 from PIL import Image, ImageEnhance
 
-from queryinst.curation.duplicates import difference_hash, groups
+from queryinst.curation.duplicates import difference_hash, groups, hashes, readable_hashes
 from queryinst.curation.split import deal, split
 
 SQUARE = [10, 10, 30, 10, 30, 30, 10, 30]
@@ -107,6 +107,16 @@ def test_near_duplicates_are_found_and_others_are_not(tmp_path: Path):
     copies = [changed(path, kind) for path in paths[:3] for kind in KINDS]
     found = groups(np.array([difference_hash(path) for path in [*paths, *copies]]))
     assert found == [[n, *range(30 + 4 * n, 34 + 4 * n)] for n in range(3)] + [[n] for n in range(3, 30)]
+
+
+def test_those_that_cannot_be_read_can_be_left_out(tmp_path: Path):
+    paths = [picture(tmp_path / f"{seed}.png", seed=seed) for seed in range(3)]
+    broken = [put(tmp_path / "broken.png", "no image"), tmp_path / "missing.png"]
+    places, codes = readable_hashes([paths[0], *broken, *paths[1:]])
+    assert places == [0, 3, 4]
+    assert (codes == hashes(paths)).all()
+    places, codes = readable_hashes(broken)
+    assert (places, codes.shape, groups(codes)) == ([], (0, 8), [])
 
 
 @pytest.mark.parametrize("distance", [0, 1, 6, 15])
