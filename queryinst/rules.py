@@ -87,6 +87,11 @@ def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
             "augmentation.scale_jitter takes the smallest and the largest factor, or nothing; "
             f"got {augmentation.scale_jitter}",
         ),
+        (
+            data.video is None or not augmentation.copy_paste,
+            "augmentation.copy_paste is for images: in video a pasted object would be in one frame alone; "
+            f"got {augmentation.copy_paste} with data.video: leave it at 0",
+        ),
         (len(config.optimizer.betas) == 2, f"optimizer.betas takes two numbers; got {config.optimizer.betas}"),
         (
             len(augmentation.crop_sides) == 2 and augmentation.crop_sides[0] <= augmentation.crop_sides[1],
