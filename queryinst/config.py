@@ -33,10 +33,7 @@ class BackboneConfig:
         choices=("batch", "fixed", "frozen"),
     )
     drop_path: float = setting(
-        0.0,
-        "probability of skipping the last block in training, from 0 for the first",
-        at_least=0,
-        at_most=0.9,
+        0.0, "probability of skipping the last block in training, from 0 for the first", at_least=0, at_most=0.9
     )
     checkpointing: bool = setting(
         False,
@@ -196,6 +193,9 @@ class AugmentationConfig:
     photometric: float = setting(
         0.0, "probability of random brightness, contrast, saturation and hue, as SSD", at_least=0, at_most=1
     )
+    copy_paste: float = setting(
+        0.0, "probability of pasting objects of another training image", at_least=0, at_most=1, identity="set"
+    )
     steps: dict[str, Any] = slots("augmentation", "further steps, in order: +augmentation.steps.NAME.name=module:Name")
     test_short_side: int = setting(800, "short side in evaluation, pixels", at_least=32, at_most=10_000)
 
@@ -252,10 +252,7 @@ class TrainerConfig:
         False, "torch.compile for training: minutes at the start; on a CPU it bought nothing", identity="set"
     )
     checkpoint_every: int | None = setting(
-        1000,
-        "optimizer steps between checkpoints within an epoch; null: only after epochs",
-        at_least=1,
-        identity=False,
+        1000, "optimizer steps between checkpoints within an epoch; null: only after epochs", at_least=1, identity=False
     )
     ema: float | None = setting(
         None, "keep and evaluate an exponential moving average of the weights with this decay", above=0, at_most=0.99999

@@ -128,8 +128,8 @@ class MatchingCost(Protocol):
 
 
 class AugmentationStep(Protocol):
-    """`augmentation.steps.NAME`: a step on a training image, after flip, resize, crop and colours, in the order given,
-    made as `Name(**args)`."""
+    """`augmentation.steps.NAME`: a step on a training image, after flip, resize, crop, pasting and colours, in the
+    order given, made as `Name(**args)`."""
 
     def __call__(
         self, image: NDArray[np.uint8], instances: Instances, rng: np.random.Generator

@@ -18,13 +18,13 @@ def check(config: Any) -> None:
     """
     check_ranges(config)
     if isinstance(config, TrainConfig):
-        for holds, sentence in _rules(config):
+        for holds, sentence in _rules(config) + _augmentation_rules(config):
             if not holds:
                 raise UserError(sentence)
 
 
 def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
-    model, data, schedule, augmentation = config.model, config.data, config.schedule, config.augmentation
+    model, data, schedule = config.model, config.data, config.schedule
     milestones = schedule.milestones if schedule.decay == "step" else []
     return [
         (
@@ -79,6 +79,13 @@ def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
             f"trainer.sync_batchnorm cannot be had with {config.backbone.name}: PyTorch exchanges every BatchNorm, and "
             "those of timm compute more than that; backbone.norm=fixed needs none",
         ),
+        (len(config.optimizer.betas) == 2, f"optimizer.betas takes two numbers; got {config.optimizer.betas}"),
+    ]
+
+
+def _augmentation_rules(config: TrainConfig) -> list[tuple[bool, str]]:
+    data, augmentation = config.data, config.augmentation
+    return [
         (len(augmentation.short_sides) > 0, "augmentation.short_sides needs at least one value; got none"),
         (len(augmentation.crop_short_sides) > 0, "augmentation.crop_short_sides needs at least one value; got none"),
         (
@@ -87,9 +94,13 @@ def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
             "augmentation.scale_jitter takes the smallest and the largest factor, or nothing; "
             f"got {augmentation.scale_jitter}",
         ),
-        (len(config.optimizer.betas) == 2, f"optimizer.betas takes two numbers; got {config.optimizer.betas}"),
         (
             len(augmentation.crop_sides) == 2 and augmentation.crop_sides[0] <= augmentation.crop_sides[1],
             f"augmentation.crop_sides takes the smallest and the largest side; got {augmentation.crop_sides}",
+        ),
+        (
+            data.video is None or not augmentation.copy_paste,
+            "augmentation.copy_paste is for images: in video a pasted object would be in one frame alone; "
+            f"got {augmentation.copy_paste} with data.video: leave it at 0",
         ),
     ]

@@ -43,6 +43,8 @@ def changed(settings: dict[str, Any]) -> TrainConfig:
         {"data.video": VIDEO, "tracker.by": "iou"},
         {"data.video": VIDEO, "tracker.by": "query"},
         {"data.shapes": SHAPES},
+        {"augmentation.copy_paste": 1.0},
+        {"augmentation.copy_paste": 0.0, "data.video": VIDEO, "tracker.by": "iou"},
         {"data.batch_size": 6, "trainer.accumulate": 3},
         {"data.batch_size": 6, "trainer.accumulate": 6},
         {"augmentation.short_sides": [480], "augmentation.crop_short_sides": [400]},
@@ -106,6 +108,11 @@ def test_what_fits_passes(settings: dict[str, Any]):
         ({"augmentation.scale_jitter": [1.0]}, f"{JITTER}[1.0]"),
         ({"augmentation.scale_jitter": [0.1, 1.0, 2.0]}, f"{JITTER}[0.1, 1.0, 2.0]"),
         ({"augmentation.scale_jitter": [2.0, 0.1]}, f"{JITTER}[2.0, 0.1]"),
+        (
+            {"augmentation.copy_paste": 0.1, "data.video": VIDEO, "tracker.by": "iou"},
+            "augmentation.copy_paste is for images: in video a pasted object would be in one frame alone; got 0.1 with "
+            "data.video: leave it at 0",
+        ),
         ({"optimizer.betas": [0.9]}, "optimizer.betas takes two numbers; got [0.9]"),
         ({"optimizer.betas": [0.9, 0.99, 0.999]}, "optimizer.betas takes two numbers; got [0.9, 0.99, 0.999]"),
         (

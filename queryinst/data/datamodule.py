@@ -135,9 +135,10 @@ class CocoDataModule(pl.LightningDataModule):
     def _training_set(self) -> CocoDataset:
         images, source = self.training_images(), self.file("train")
         geometry = TrainGeometry(self.augmentation)
-        colours = self.augmentation.photometric
+        colours, pasting = self.augmentation.photometric, self.augmentation.copy_paste
         steps = Steps(self.augmentation.steps) if self.augmentation.steps else None
-        return CocoDataset(images, geometry, source.instances, self.data.mask_size, self.seed, colours, True, steps)
+        size = self.data.mask_size
+        return CocoDataset(images, geometry, source.instances, size, self.seed, colours, True, steps, pasting)
 
     def _training_loader(self, dataset: CocoDataset, sampler: EpochSampler) -> DataLoader[Any]:
         return loader(dataset, sampler, sampler.batch, self.data.num_workers)

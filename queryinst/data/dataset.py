@@ -11,15 +11,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from queryinst.data.colours import distort
+from queryinst.data.copy_paste import CopyPaste
 from queryinst.data.images import ImageFile, read_image
-from queryinst.data.transforms import Geometry, Instances
+from queryinst.data.transforms import GeometryOf, Instances
 from queryinst.errors import UserError
 from queryinst.parts import AugmentationStep
 from queryinst.structures import Targets
-
-GeometryOf = Callable[
-    [int, int, np.random.Generator], Geometry
-]  # height, width, randomness to what happens to an image
 
 
 def nothing(image: ImageFile) -> Instances:
@@ -59,6 +56,7 @@ class CocoDataset(Dataset[Sample]):
         seed: of the augmentation.
         photometric: probability of random colours.
         steps: of the user's own, after all others.
+        copy_paste: probability of pasting objects of another image; of images without tracks.
         substitute: serve the next image in place of one that cannot be read; otherwise a blank one with the id -1.
     """
 
@@ -72,9 +70,11 @@ class CocoDataset(Dataset[Sample]):
         photometric: float = 0.0,
         substitute: bool = False,
         steps: AugmentationStep | None = None,
+        copy_paste: float = 0.0,
     ) -> None:
         self.images, self.geometry, self.instances = images, geometry, instances
         self.mask_size, self.seed, self.photometric, self.steps = mask_size, seed, photometric, steps
+        self.copy_paste = CopyPaste(copy_paste, images, geometry, instances) if copy_paste else None
         self.tries = min(len(images), 20) if substitute else 1
 
     def __len__(self) -> int:
@@ -106,9 +106,11 @@ class CocoDataset(Dataset[Sample]):
     ) -> Sample:
         geometry = self.geometry(image.height, image.width, rng)
         pixels = geometry.image(pixels)
+        instances = geometry.instances(instances)
+        if self.copy_paste:  # with numbers of its own, so that all else is drawn as without it
+            pixels, instances = self.copy_paste(image, pixels, instances, rng.spawn(1)[0])
         if self.photometric and rng.random() < self.photometric:
             pixels = distort(pixels, rng)
-        instances = geometry.instances(instances)
         if self.steps:
             pixels, instances = self.steps(pixels, instances, rng)
         return Sample(

@@ -7,6 +7,7 @@ travel as vertices, and a run-length mask as the bitmap of its own box. No bitma
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -33,7 +34,7 @@ class Instances:
     labels: NDArray[np.int64]  # (G,)
     outlines: list[Polygons | LocalMask]  # G of them; no polygons where an object has a box only
     scale: Array = field(default_factory=lambda: np.ones(2))  # x, y: pixels of the frame per pixel of an outline
-    offset: Array = field(default_factory=lambda: np.zeros(2))
+    offset: Array = field(default_factory=lambda: np.zeros(2))  # both (2,), or (G, 2) where each has a map of its own
     tracks: NDArray[np.int64] | None = None  # (G,) in video: equal for the same object of the same video
 
     @classmethod
@@ -51,6 +52,8 @@ class Instances:
             boxes=self.boxes[positions],
             labels=self.labels[positions],
             outlines=[self.outlines[position] for position in positions],
+            scale=self.scale if self.scale.ndim == 1 else self.scale[positions],
+            offset=self.offset if self.offset.ndim == 1 else self.offset[positions],
             tracks=None if self.tracks is None else self.tracks[positions],
         )
 
@@ -59,8 +62,11 @@ class Instances:
         if not self.outlines:
             return np.zeros((0, 4))
         corners = [_corners(outline) for outline in self.outlines]
-        points = np.concatenate([piece for pieces in corners for piece in pieces]) * self.scale + self.offset
-        begins = np.cumsum([0, *(sum(map(len, pieces)) for pieces in corners[:-1])])
+        lengths = [sum(map(len, pieces)) for pieces in corners]
+        points = np.concatenate([piece for pieces in corners for piece in pieces])
+        scale, offset = (np.broadcast_to(part, (len(self), 2)) for part in (self.scale, self.offset))
+        points = points * np.repeat(scale, lengths, axis=0) + np.repeat(offset, lengths, axis=0)
+        begins = np.cumsum([0, *lengths[:-1]])
         return np.hstack([np.minimum.reduceat(points, begins), np.maximum.reduceat(points, begins)])
 
     def regions(self, height: int, width: int, size: int) -> NDArray[np.float32]:
@@ -94,9 +100,7 @@ class Instances:
                 drawn.append(index)
                 polygons.append(outline)
             elif outline.bitmap.size:
-                shift = scale[index] * (np.array([outline.left, outline.top]) + 0.5) + offset[index] - 0.5  # centres
-                seen = _warp(outline.bitmap * 255, scale[index], shift, size, size, cv2.BORDER_CONSTANT)
-                masks[index] = seen >= 128
+                masks[index] = draw_outline(outline, scale[index], offset[index], size, size)
         if drawn:
             masks[drawn] = rasterise(_placed(polygons, scale[drawn], offset[drawn]), size, size)
         over = np.flatnonzero((regions[:, :2] < 0).any(axis=1) | (regions[:, 2:] > [width, height]).any(axis=1))
@@ -106,6 +110,17 @@ class Instances:
         unknown = [not isinstance(outline, LocalMask) and not outline for outline in self.outlines]
         masks[np.array(unknown, bool)] = UNKNOWN
         return masks
+
+
+def draw_outline(
+    outline: Polygons | LocalMask, scale: Array, offset: Array, height: int, width: int
+) -> NDArray[np.uint8]:
+    """(height, width) of 0 and 1: one outline, moved by a map of its own. It is not empty."""
+    if not isinstance(outline, LocalMask):
+        return rasterise([[polygon * scale + offset for polygon in outline]], height, width)[0]
+    shift = scale * (np.array([outline.left, outline.top]) + 0.5) + offset - 0.5  # between pixel centres
+    seen = _warp(outline.bitmap * 255, scale, shift, height, width, cv2.BORDER_CONSTANT)
+    return (seen >= 128).view(np.uint8)
 
 
 def _inside(spans: NDArray[np.float32], size: int, limit: int) -> NDArray[np.bool_]:
@@ -178,6 +193,9 @@ class Geometry:
         scale, offset = instances.scale * self.scale, instances.offset * self.scale + self.offset
         moved = replace(instances, boxes=boxes, scale=scale, offset=offset)
         return moved.take(np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1)))
+
+
+GeometryOf = Callable[[int, int, Rng], Geometry]  # height, width, randomness to what happens to an image
 
 
 def _warp(

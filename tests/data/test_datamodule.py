@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from queryinst.config import AugmentationConfig, DataConfig, ShapesConfig
@@ -63,6 +64,27 @@ def test_batches_and_workers_give_the_same(shapes_root: Path):
     assert len(alone) == module(shapes_root, keep_empty=True).batches_per_epoch() == 6
     assert [batch.image_ids for batch in alone] == [batch.image_ids for batch in helped]
     assert all((a.images == b.images).all() for a, b in zip(alone, helped, strict=True))
+
+
+def test_objects_are_pasted_in_training_alone(shapes_root: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also where loader processes do it, and where an epoch is gone on with in its middle."""
+
+    def batches(copy_paste: float, workers: int = 0, begin: int = 0) -> list[Batch]:
+        monkeypatch.setattr(AUGMENTATION, "copy_paste", copy_paste)
+        data = module(shapes_root, num_workers=workers, keep_empty=True)
+        data.load_state_dict({"begin": (0, begin), "problems": {}})
+        return list(data.train_dataloader())
+
+    plain, pasted, helped, resumed = batches(0.0), batches(1.0), batches(1.0, workers=2), batches(1.0, begin=4)
+    assert [batch.image_ids for batch in plain] == [batch.image_ids for batch in pasted]
+    assert sum(len(b.targets.boxes) for b in pasted) > 1.2 * sum(len(b.targets.boxes) for b in plain)
+    for others, ours in ((helped, pasted), (resumed, pasted[4:])):
+        for a, b in zip(others, ours, strict=True):
+            assert torch.equal(a.images, b.images)
+            assert torch.equal(a.targets.masks, b.targets.masks)
+    evaluated = next(iter(module(shapes_root).val_dataloader()))
+    monkeypatch.setattr(AUGMENTATION, "copy_paste", 0.0)
+    assert torch.equal(evaluated.images, next(iter(module(shapes_root).val_dataloader())).images)
 
 
 def test_batch_size_is_that_of_a_step(shapes_root: Path):

@@ -58,6 +58,18 @@ def test_extents_of_polygons_in_parts_and_of_bitmaps():
     bitmap = LocalMask(np.ones((3, 7), np.uint8), 20, 10)
     found = instances(parts, bitmap, parts[:1], scale=np.array([2.0, -0.5]), offset=np.array([3.0, 40]))
     assert found.extents().tolist() == [[7, 35.5, 19, 39.5], [43, 33.5, 57, 35], [13, 38, 19, 39.5]]
+
+
+def test_each_object_may_have_a_map_of_its_own():
+    outlines = [[corner_points(5, 1, 8, 4), corner_points(2, 3, 4, 9)], LocalMask(np.ones((3, 7), np.uint8), 20, 10)]
+    scale, offset = np.array([[2.0, -0.5], [1, 3]]), np.array([[3.0, 40], [-20, -30]])
+    found = instances(*outlines, scale=scale, offset=offset)
+    assert found.extents().tolist() == [[7, 35.5, 19, 39.5], [0, 0, 7, 9]]
+    assert found.take(np.array([1])).extents().tolist() == [[0, 0, 7, 9]]
+    (mask,) = found.take(np.array([1])).draw(np.array([[0, 0, 12, 12]], np.float32), 12, 20, 20)
+    assert np.argwhere(mask).min(axis=0).tolist() == [0, 0]
+    assert np.argwhere(mask).max(axis=0).tolist() == [8, 6]
+    assert mask.sum() == 63
     assert instances().extents().shape == (0, 4)
     assert Instances.none().extents().shape == Instances.none().boxes.shape == (0, 4)
     assert Instances.none().labels.dtype == np.int64
