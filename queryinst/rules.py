@@ -18,14 +18,13 @@ def check(config: Any) -> None:
     """
     check_ranges(config)
     if isinstance(config, TrainConfig):
-        for holds, sentence in _rules(config):
+        for holds, sentence in (*_rules(config), *_rules_of_training(config)):
             if not holds:
                 raise UserError(sentence)
 
 
 def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
-    model, data, schedule, augmentation = config.model, config.data, config.schedule, config.augmentation
-    milestones = schedule.milestones if schedule.decay == "step" else []
+    model, data, augmentation = config.model, config.data, config.augmentation
     return [
         (
             re.fullmatch(r"\w[\w.+-]*", config.name) is not None,
@@ -34,12 +33,6 @@ def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
         (
             model.width % model.num_heads == 0,
             f"model.num_heads must divide model.width; got {model.num_heads} heads for width {model.width}",
-        ),
-        (all(a < b for a, b in itertools.pairwise(milestones)), f"schedule.milestones must rise; got {milestones}"),
-        (
-            all(epoch < schedule.epochs for epoch in milestones),
-            "schedule.milestones must lie before schedule.epochs, or they never happen; "
-            f"got {milestones} and {schedule.epochs} epochs: give both, or choose a schedule",
         ),
         (
             model.association is None or data.video is not None,
@@ -69,6 +62,31 @@ def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
             config.tracker.by != "truth",
             "tracker.by=truth knows the answer, which is for queryinst.evaluate: train with embedding or iou",
         ),
+        (len(augmentation.short_sides) > 0, "augmentation.short_sides needs at least one value; got none"),
+        (len(augmentation.crop_short_sides) > 0, "augmentation.crop_short_sides needs at least one value; got none"),
+        (
+            not augmentation.scale_jitter
+            or (len(augmentation.scale_jitter) == 2 and augmentation.scale_jitter[0] <= augmentation.scale_jitter[1]),
+            "augmentation.scale_jitter takes the smallest and the largest factor, or nothing; "
+            f"got {augmentation.scale_jitter}",
+        ),
+        (
+            len(augmentation.crop_sides) == 2 and augmentation.crop_sides[0] <= augmentation.crop_sides[1],
+            f"augmentation.crop_sides takes the smallest and the largest side; got {augmentation.crop_sides}",
+        ),
+    ]
+
+
+def _rules_of_training(config: TrainConfig) -> list[tuple[bool, str]]:
+    data, schedule, thaw = config.data, config.schedule, config.backbone.thaw
+    milestones = schedule.milestones if schedule.decay == "step" else []
+    return [
+        (all(a < b for a, b in itertools.pairwise(milestones)), f"schedule.milestones must rise; got {milestones}"),
+        (
+            all(epoch < schedule.epochs for epoch in milestones),
+            "schedule.milestones must lie before schedule.epochs, or they never happen; "
+            f"got {milestones} and {schedule.epochs} epochs: give both, or choose a schedule",
+        ),
         (
             data.batch_size % config.trainer.accumulate == 0,
             "trainer.accumulate must divide data.batch_size; "
@@ -79,17 +97,15 @@ def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
             f"trainer.sync_batchnorm cannot be had with {config.backbone.name}: PyTorch exchanges every BatchNorm, and "
             "those of timm compute more than that; backbone.norm=fixed needs none",
         ),
-        (len(augmentation.short_sides) > 0, "augmentation.short_sides needs at least one value; got none"),
-        (len(augmentation.crop_short_sides) > 0, "augmentation.crop_short_sides needs at least one value; got none"),
         (
-            not augmentation.scale_jitter
-            or (len(augmentation.scale_jitter) == 2 and augmentation.scale_jitter[0] <= augmentation.scale_jitter[1]),
-            "augmentation.scale_jitter takes the smallest and the largest factor, or nothing; "
-            f"got {augmentation.scale_jitter}",
+            thaw is None or config.backbone.frozen_stages >= 0,
+            "backbone.thaw lets frozen stages train, and backbone.frozen_stages=-1 freezes none; got backbone.thaw="
+            f"{thaw}: leave it out, or set backbone.frozen_stages",
+        ),
+        (
+            thaw is None or thaw < schedule.epochs,
+            "backbone.thaw must lie before schedule.epochs, or it never happens; "
+            f"got {thaw} and {schedule.epochs} epochs",
         ),
         (len(config.optimizer.betas) == 2, f"optimizer.betas takes two numbers; got {config.optimizer.betas}"),
-        (
-            len(augmentation.crop_sides) == 2 and augmentation.crop_sides[0] <= augmentation.crop_sides[1],
-            f"augmentation.crop_sides takes the smallest and the largest side; got {augmentation.crop_sides}",
-        ),
     ]
