@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from queryinst.config import ACCELERATORS, DataConfig
+from queryinst.config import DataConfig
 from queryinst.part_config import slots
 from queryinst.settings import REQUIRED, changes_of, setting
+from queryinst.trainer_config import ACCELERATORS
 from queryinst.video_config import TrackerConfig
 
 TrackerChanges = changes_of(TrackerConfig)

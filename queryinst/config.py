@@ -11,9 +11,8 @@ from typing import Any
 from queryinst.logger_config import CallbacksConfig, LoggerConfig
 from queryinst.part_config import PartConfig, slot, slots
 from queryinst.settings import REQUIRED, setting
+from queryinst.trainer_config import TrainerConfig
 from queryinst.video_config import AssociationConfig, TrackerConfig, VideoConfig
-
-ACCELERATORS = ("auto", "cpu", "gpu", "mps")  # Lightning's words
 
 
 @dataclass
@@ -26,6 +25,9 @@ class BackboneConfig:
     args: dict[str, Any] = setting({}, "settings of that network alone: +backbone.args.NAME=VALUE", identity="set")
     frozen_stages: int = setting(
         1, "stem and stages that do not train: -1 none, 0 the stem, 1 stem and C2, ...", at_least=-1, at_most=4
+    )
+    thaw: int | None = setting(
+        None, "epoch, counted from 0, from which these train too; empty: never", at_least=1, identity="set"
     )
     norm: str = setting(
         "fixed",
@@ -235,37 +237,6 @@ class ScheduleConfig:
     gamma: float = setting(0.1, "factor at each milestone", above=0, at_most=1)
     warmup_iterations: int = setting(1000, "steps over which the learning rate rises linearly", at_least=0)
     warmup_factor: float = setting(0.001, "where the rise starts, over the full learning rate", at_least=0, at_most=1)
-
-
-@dataclass
-class TrainerConfig:
-    accelerator: str = setting("auto", "what to compute on", choices=ACCELERATORS, identity=False)
-    devices: str = setting("1", "number of devices, a list such as `0,2`, or `auto` for all", identity=False)
-    num_nodes: int = setting(1, "machines", at_least=1, identity=False)
-    strategy: str = setting("auto", "Lightning's strategy: `auto`, `ddp`, ...", identity=False)
-    precision: str = setting(
-        "32-true",
-        "arithmetic of the network; matching, boxes and losses are always float32",
-        choices=("32-true", "bf16-mixed", "16-mixed"),
-    )
-    compile: bool = setting(
-        False, "torch.compile for training: minutes at the start; on a CPU it bought nothing", identity="set"
-    )
-    checkpoint_every: int | None = setting(
-        1000, "optimizer steps between checkpoints within an epoch; null: only after epochs", at_least=1, identity=False
-    )
-    ema: float | None = setting(
-        None, "keep and evaluate an exponential moving average of the weights with this decay", above=0, at_most=0.99999
-    )
-    sync_batchnorm: bool = setting(False, "statistics of BatchNorm over all devices (GPUs only)")
-    accumulate: int = setting(1, "loader batches per optimizer step; divides `data.batch_size`", at_least=1)
-    evaluate_every: int = setting(1, "epochs between evaluations", at_least=1)
-    max_train_batches: int | None = setting(None, "stop each epoch after so many batches (for trials)", at_least=1)
-    max_val_batches: int | None = setting(None, "evaluate on so many batches only (for trials)", at_least=1)
-    threads: int | None = setting(
-        None, "CPU threads of the network; empty: PyTorch's choice", at_least=1, at_most=1024, identity=False
-    )
-    extra: dict[str, Any] = setting({}, "other arguments of pytorch_lightning.Trainer: +trainer.extra.NAME=VALUE")
 
 
 @dataclass

@@ -30,7 +30,8 @@ class BackbonePart(Protocol):
 
     It does what `frozen_stages`, `norm` and `checkpointing` of its first argument say. Whoever inherits
     `queryinst.models.backbone.Backbone` and gives the stem and four stages as `parts()` need not think of it. One that
-    freezes nothing is for `backbone.frozen_stages=-1`, as `backbone=own` has it.
+    freezes nothing is for `backbone.frozen_stages=-1`, as `backbone=own` has it. For `backbone.thaw` another kind of
+    module needs a method `thaw()`, after which what `frozen_stages` froze wants gradients, in the modes of `norm`.
     """
 
     @property

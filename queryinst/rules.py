@@ -18,14 +18,13 @@ def check(config: Any) -> None:
     """
     check_ranges(config)
     if isinstance(config, TrainConfig):
-        for holds, sentence in _rules(config) + _augmentation_rules(config):
+        for holds, sentence in (*_rules(config), *_augmentation_rules(config), *_training_rules(config)):
             if not holds:
                 raise UserError(sentence)
 
 
 def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
-    model, data, schedule = config.model, config.data, config.schedule
-    milestones = schedule.milestones if schedule.decay == "step" else []
+    model, data = config.model, config.data
     return [
         (
             re.fullmatch(r"\w[\w.+-]*", config.name) is not None,
@@ -34,12 +33,6 @@ def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
         (
             model.width % model.num_heads == 0,
             f"model.num_heads must divide model.width; got {model.num_heads} heads for width {model.width}",
-        ),
-        (all(a < b for a, b in itertools.pairwise(milestones)), f"schedule.milestones must rise; got {milestones}"),
-        (
-            all(epoch < schedule.epochs for epoch in milestones),
-            "schedule.milestones must lie before schedule.epochs, or they never happen; "
-            f"got {milestones} and {schedule.epochs} epochs: give both, or choose a schedule",
         ),
         (
             model.association is None or data.video is not None,
@@ -69,17 +62,6 @@ def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
             config.tracker.by != "truth",
             "tracker.by=truth knows the answer, which is for queryinst.evaluate: train with embedding or iou",
         ),
-        (
-            data.batch_size % config.trainer.accumulate == 0,
-            "trainer.accumulate must divide data.batch_size; "
-            f"got {config.trainer.accumulate} for {data.batch_size} images",
-        ),
-        (
-            not config.trainer.sync_batchnorm or not library_of(config.backbone.name),
-            f"trainer.sync_batchnorm cannot be had with {config.backbone.name}: PyTorch exchanges every BatchNorm, and "
-            "those of timm compute more than that; backbone.norm=fixed needs none",
-        ),
-        (len(config.optimizer.betas) == 2, f"optimizer.betas takes two numbers; got {config.optimizer.betas}"),
     ]
 
 
@@ -103,4 +85,38 @@ def _augmentation_rules(config: TrainConfig) -> list[tuple[bool, str]]:
             "augmentation.copy_paste is for images: in video a pasted object would be in one frame alone; "
             f"got {augmentation.copy_paste} with data.video: leave it at 0",
         ),
+    ]
+
+
+def _training_rules(config: TrainConfig) -> list[tuple[bool, str]]:
+    data, schedule, thaw = config.data, config.schedule, config.backbone.thaw
+    milestones = schedule.milestones if schedule.decay == "step" else []
+    return [
+        (all(a < b for a, b in itertools.pairwise(milestones)), f"schedule.milestones must rise; got {milestones}"),
+        (
+            all(epoch < schedule.epochs for epoch in milestones),
+            "schedule.milestones must lie before schedule.epochs, or they never happen; "
+            f"got {milestones} and {schedule.epochs} epochs: give both, or choose a schedule",
+        ),
+        (
+            data.batch_size % config.trainer.accumulate == 0,
+            "trainer.accumulate must divide data.batch_size; "
+            f"got {config.trainer.accumulate} for {data.batch_size} images",
+        ),
+        (
+            not config.trainer.sync_batchnorm or not library_of(config.backbone.name),
+            f"trainer.sync_batchnorm cannot be had with {config.backbone.name}: PyTorch exchanges every BatchNorm, and "
+            "those of timm compute more than that; backbone.norm=fixed needs none",
+        ),
+        (
+            thaw is None or config.backbone.frozen_stages >= 0,
+            "backbone.thaw lets frozen stages train, and backbone.frozen_stages=-1 freezes none; got backbone.thaw="
+            f"{thaw}: leave it out, or set backbone.frozen_stages",
+        ),
+        (
+            thaw is None or thaw < schedule.epochs,
+            "backbone.thaw must lie before schedule.epochs, or it never happens; "
+            f"got {thaw} and {schedule.epochs} epochs",
+        ),
+        (len(config.optimizer.betas) == 2, f"optimizer.betas takes two numbers; got {config.optimizer.betas}"),
     ]

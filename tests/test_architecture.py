@@ -40,13 +40,14 @@ MAY_IMPORT = {
     "video_config": {"errors", "settings"},
     "part_config": {"errors", "settings"},
     "logger_config": {"settings", "part_config"},
-    "config": {"settings", "video_config", "part_config", "logger_config"},
+    "trainer_config": {"settings"},
+    "config": {"settings", "video_config", "part_config", "logger_config", "trainer_config"},
     "rules": {"library_names", "errors", "settings", "config"},
     "source": {"errors"},
     "library_names": {"errors", "part_config"},
     "slots": {"errors", "part_config", "source", "library_names"},
     "parts": {"structures", "data"},  # for annotations only
-    "command_config": {"settings", "config", "video_config", "part_config"},
+    "command_config": {"settings", "config", "video_config", "part_config", "trainer_config"},
     "memory": set(),
     "cache": set(),
     "locks": set(),
@@ -61,8 +62,10 @@ MAY_IMPORT = {
     "formats": BASE | {"data"},
     "curation": BASE | {"data"},
     "demo_page": BASE | {"models", "inference"} | READERS,
-    "lightning": BASE | {"models", "criterion", "tracking", "logger_config"} | READERS,
-    "studies": BASE | {"models", "criterion", "tracking", "lightning", "rules", "", "curation"} | READERS,
+    "lightning": BASE | {"models", "criterion", "tracking", "logger_config", "trainer_config"} | READERS,
+    "studies": BASE
+    | {"models", "criterion", "tracking", "lightning", "rules", "trainer_config", "", "curation"}
+    | READERS,
     "benchmarks": BASE | READERS | {"memory", "models", "criterion", "lightning", "studies"},
 }
 ONLY_IN = {

@@ -52,6 +52,7 @@ def changed(settings: dict[str, Any]) -> TrainConfig:
         {"augmentation.scale_jitter": [1.0, 1.0]},
         {"augmentation.crop_sides": [384, 384]},
         {"optimizer.betas": [0.5, 0.5]},
+        {"backbone.thaw": 11, "backbone.frozen_stages": 0},
     ],
 )
 def test_what_fits_passes(settings: dict[str, Any]):
@@ -102,6 +103,15 @@ def test_what_fits_passes(settings: dict[str, Any]):
         (
             {"data.batch_size": 3, "trainer.accumulate": 6},
             "trainer.accumulate must divide data.batch_size; got 6 for 3 images",
+        ),
+        (
+            {"backbone.thaw": 1, "backbone.frozen_stages": -1},
+            "backbone.thaw lets frozen stages train, and backbone.frozen_stages=-1 freezes none; got backbone.thaw=1: "
+            "leave it out, or set backbone.frozen_stages",
+        ),
+        (
+            {"backbone.thaw": 12},
+            "backbone.thaw must lie before schedule.epochs, or it never happens; got 12 and 12 epochs",
         ),
         ({"augmentation.short_sides": []}, "augmentation.short_sides needs at least one value; got none"),
         ({"augmentation.crop_short_sides": []}, "augmentation.crop_short_sides needs at least one value; got none"),

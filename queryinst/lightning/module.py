@@ -1,7 +1,7 @@
 """The conductor: which object does what in a training and a validation step."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +250,7 @@ class QueryInstModule(pl.LightningModule):
         parts = self.training_parts
         # A fused optimizer takes the scale out of the gradients by itself, too late for clipping them.
         fused = self.trainer.precision != "16-mixed"
-        adamw = optimizer(self.model, parts.optimizer, parts.batch_size, fused)
+        adamw = optimizer(self.model, parts.optimizer, parts.batch_size, fused, parts.thawing)
         schedule = torch.optim.lr_scheduler.LambdaLR(adamw, learning_rate(parts.schedule, parts.steps_per_epoch))
         return {"optimizer": adamw, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -289,9 +289,11 @@ class Training:
         batch_size: int,
         steps_per_epoch: int,
         inspect: Callable[[Batch], None] = lambda batch: None,
+        thawing: Collection[str] = (),
     ) -> None:
         self.criterion, self.optimizer, self.schedule = criterion, optimizer, schedule
-        self.batch_size, self.steps_per_epoch, self.inspect = batch_size, steps_per_epoch, inspect
+        self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
+        self.inspect, self.thawing = inspect, thawing  # names of what trains later, of the backbone's parameters
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Training":
         """A copy of the module, as of averaged weights, shares it: `inspect` leads to the data and the trainer."""

@@ -1,7 +1,7 @@
 """AdamW, its parameter groups, and the learning rate over the course of training."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from fnmatch import fnmatch
 from typing import Any, cast
 
@@ -12,12 +12,20 @@ from queryinst.config import OptimizerConfig, ScheduleConfig
 from queryinst.models.layers import layers_of, never_decayed
 
 
-def parameter_groups(model: nn.Module, config: OptimizerConfig, lr: float) -> list[dict[str, Any]]:
-    """Every trainable parameter in exactly one group: backbone or rest, with or without weight decay.
+def parameter_groups(
+    model: nn.Module, config: OptimizerConfig, lr: float, thawing: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """Every parameter that trains, or will, in exactly one group: backbone or rest, with or without weight decay.
 
     Few groups let the fused optimizer work on many tensors at once, so the backbone is cut into its layers only where
     `layer_decay` gives each a learning rate of its own: of L layers, `layer_decay` ** (L - k) for layer k, counted from
     0 (BEiT's rule). A parameter without decay has one of `undecayed` in its name, or is what `undecayed_vectors` means.
+
+    Args:
+        model: the network.
+        config: what is said of the groups.
+        lr: of the rest.
+        thawing: names of the parameters of the backbone that will train later on.
 
     Raises:
         UserError: nobody says which layers the backbone has.
@@ -29,9 +37,9 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig, lr: float) -> li
     told = [f"backbone.{name}" for name in never_decayed(backbone)] if config.undecayed_vectors else []
     depth = 1 + max(layers.values(), default=0)
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
         inside = name.startswith("backbone.")
+        if not parameter.requires_grad and not (inside and name.removeprefix("backbone.") in thawing):
+            continue
         where = f"backbone layer {layers[name]}" if name in layers else "backbone" if inside else "rest"
         rate = lr * (config.backbone_factor if inside else 1.0)
         rate *= config.layer_decay ** (depth - layers[name]) if name in layers else 1.0
@@ -45,12 +53,16 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig, lr: float) -> li
     return [{"name": name, **group} for name, group in groups.items()]
 
 
-def optimizer(model: nn.Module, config: OptimizerConfig, batch_size: int, fused: bool = True) -> torch.optim.AdamW:
-    """AdamW with the learning rate scaled linearly from `lr_batch` to the images of a step."""
+def optimizer(
+    model: nn.Module, config: OptimizerConfig, batch_size: int, fused: bool = True, thawing: Collection[str] = ()
+) -> torch.optim.AdamW:
+    """AdamW with the learning rate scaled linearly from `lr_batch` to the images of a step.
+
+    What has no gradient yet it leaves as it is, also by weight decay.
+    """
     lr = config.lr * batch_size / config.lr_batch
-    return torch.optim.AdamW(
-        parameter_groups(model, config, lr), lr=lr, betas=(config.betas[0], config.betas[1]), fused=fused
-    )
+    groups = parameter_groups(model, config, lr, thawing)
+    return torch.optim.AdamW(groups, lr=lr, betas=(config.betas[0], config.betas[1]), fused=fused)
 
 
 def learning_rate(config: ScheduleConfig, steps_per_epoch: int) -> Callable[[int], float]:

@@ -12,9 +12,11 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, Timer
 from pytorch_lightning.loggers import Logger
 
-from queryinst.config import OptimizerConfig, ScheduleConfig, TrainerConfig
+from queryinst.config import OptimizerConfig, ScheduleConfig
 from queryinst.errors import UserError, nearest
 from queryinst.lightning.callbacks.keep_last import AtomicCheckpointIO, KeepLast
+from queryinst.lightning.callbacks.patience import Patience
+from queryinst.trainer_config import TrainerConfig
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 
@@ -39,11 +41,13 @@ def build_trainer(
             enable_version_counter=False,
             save_on_train_epoch_end=False,
         ),
-        KeepLast(folder / LAST, config.checkpoint_every, _limit(config.extra)),
+        KeepLast(folder / LAST, config.checkpoint_every, _limit(config.extra), 60 * config.checkpoint_minutes),
     ]
+    if config.patience is not None:
+        keepers.insert(0, Patience(config.patience))
     if config.ema is not None:  # before those who save: a step's average belongs to its checkpoint
         keepers.insert(0, EMAWeightAveraging(decay=config.ema))
-    plugins: list[Any] = [AtomicCheckpointIO()]
+    plugins: list[Any] = [AtomicCheckpointIO(light=folder / BEST)]
     if SLURMEnvironment.detect():  # Lightning would answer the signal by a checkpoint of its own and prefer that one
         try:
             plugins.append(SLURMEnvironment(auto_requeue=False))

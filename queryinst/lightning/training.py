@@ -24,8 +24,10 @@ from queryinst.lightning import loggers as log
 from queryinst.lightning.callbacks.compilation import Compilation
 from queryinst.lightning.callbacks.explanation import Explanation
 from queryinst.lightning.callbacks.matching_stability import STABILITY_IMAGES, MatchingStability
+from queryinst.lightning.callbacks.patience import Patience
 from queryinst.lightning.callbacks.progress import RunProgress
 from queryinst.lightning.callbacks.query_use import QueryUse
+from queryinst.lightning.callbacks.thaw import Thaw, thawing
 from queryinst.lightning.callbacks.throughput import Throughput
 from queryinst.lightning.dry_pass import dry_pass
 from queryinst.lightning.module import QueryInstModule, Training
@@ -73,7 +75,7 @@ def train(
     own = {kind: instantiate(nodes, kind) for kind, nodes in _extra(config).items()}
     loggers += own["logger"].values()
     throughput, progress = Throughput(), RunProgress()
-    callbacks = [throughput, progress, Explanation(progress.say), *_callbacks(config, data, folder)]
+    callbacks = [throughput, progress, *_callbacks(config, data, folder, progress.say)]
     callbacks += [*own["callback"].values(), *more]
     trainer = build_trainer(config.trainer, config.optimizer, config.schedule, callbacks, loggers, folder)
 
@@ -91,7 +93,8 @@ def train(
             trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
             ended = _ended(trainer)
             if ended != "schedule":
-                say(f"ended by {ended} at step {trainer.global_step}, in epoch {trainer.current_epoch}")
+                epochs: Any = trainer.fit_loop.epoch_progress.current  # `current_epoch` is one less after a resume
+                say(f"ended by {ended} at step {trainer.global_step}, in epoch {epochs.processed}{_why(trainer)}")
             best = _load_best(module, folder)
             trainer.loggers = []  # the curves have these numbers already, at the step they belong to
             metrics, stages = _evaluate_stages(trainer, module, data, config.tracker, folder)
@@ -132,15 +135,26 @@ def _ended(trainer: pl.Trainer) -> str:
     return "max_steps" if 0 <= trainer.max_steps <= trainer.global_step else "schedule"
 
 
-def _callbacks(config: TrainConfig, data: CocoDataModule, folder: Path) -> list[pl.Callback]:
-    """Those that look at an evaluation, and the one that compiles."""
+def _why(trainer: pl.Trainer) -> str:
+    """What `trainer.patience` says of the end, if it was that."""
+    reasons = (callback.reason for callback in trainer.early_stopping_callbacks if isinstance(callback, Patience))
+    return next((f": {reason}" for reason in reasons if reason), "")
+
+
+def _callbacks(
+    config: TrainConfig, data: CocoDataModule, folder: Path, say: Callable[[str], None]
+) -> list[pl.Callback]:
+    """Those that look at an evaluation, and those that change what trains and how."""
     settings, source = config.callbacks, data.file("val")
     made: list[pl.Callback] = [
+        Explanation(say),
         QueryUse(config.model.num_proposals, settings.picture_score, folder if settings.pictures else None),
         MatchingStability(Matcher(config.criterion), [image.id for image in source.images[:STABILITY_IMAGES]]),
     ]
     if settings.pictures:
         made.append(kinds.pictures(source, folder, settings, config.tracker))
+    if config.backbone.thaw is not None:
+        made.append(Thaw(config.backbone.thaw, say))
     if config.trainer.compile:
         made.append(Compilation())
     return made
@@ -196,6 +210,7 @@ def _module(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str
         config.data.batch_size,
         steps,
         data.count_problems,
+        frozenset() if config.backbone.thaw is None else thawing(model.backbone),
     )
     record: dict[str, Any] = {
         "config": dataclasses.asdict(config),

@@ -32,6 +32,7 @@ class Backbone(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.frozen_stages = config.frozen_stages
+        self.frozen: list[nn.Parameter] = []  # by `frozen_stages` alone
         self.norm = config.norm
         self.checkpointing = config.checkpointing
 
@@ -41,15 +42,24 @@ class Backbone(nn.Module):
 
     def freeze(self) -> None:
         """Called once the parts exist: what does not train gets no gradient and is in evaluation mode from then on."""
-        for part in self.parts()[: self.frozen_stages + 1]:
-            part.requires_grad_(False)
         if self.norm == "frozen":
             for norm in self.norms():
                 norm.requires_grad_(False)
+        for part in self.parts()[: self.frozen_stages + 1]:
+            self.frozen += [parameter for parameter in part.parameters() if parameter.requires_grad]
+            part.requires_grad_(False)
         self.train()
 
+    def thaw(self) -> None:
+        """Let the frozen stages train as the others do; what `norm` freezes stays frozen."""
+        for parameter in self.frozen:
+            parameter.requires_grad_(True)
+        self.frozen_stages, self.frozen = -1, []
+        self.train(self.training)
+
     def norms(self) -> list[nn.Module]:
-        return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+        """Also where several devices have exchanged them for synchronised ones."""
+        return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm)]
 
     def train(self, mode: bool = True) -> "Backbone":
         """As `nn.Module.train`, but what is frozen stays as in evaluation."""

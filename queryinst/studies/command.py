@@ -16,7 +16,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from queryinst.config import TrainConfig, TrainerConfig
+from queryinst.config import TrainConfig
 from queryinst.errors import Stopped, UserError
 from queryinst.rules import check
 from queryinst.settings import walk
@@ -28,6 +28,7 @@ from queryinst.studies.own_split import with_split
 from queryinst.studies.paths import expand, quoted
 from queryinst.studies.processes import end_with_parent, settle
 from queryinst.studies.sources import CONF, Sources
+from queryinst.trainer_config import TrainerConfig
 from queryinst.zoo import in_zoo, published
 
 suited.register()

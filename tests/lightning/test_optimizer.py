@@ -12,6 +12,7 @@ from torch import nn
 
 from queryinst.config import BackboneConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from queryinst.errors import UserError
+from queryinst.lightning.callbacks.thaw import thawing
 from queryinst.lightning.optimizer import learning_rate, optimizer, parameter_groups
 from queryinst.models.queryinst import QueryInst
 from queryinst.studies.command import compose
@@ -37,6 +38,23 @@ def test_every_trainable_parameter_is_in_one_group(undecayed: list[str], frozen:
         assert all(
             (id(parameter) in of_backbone) == group["name"].startswith("backbone") for parameter in group["params"]
         )
+
+
+@pytest.mark.parametrize("name", ["resnet18", "timm:test_vit"])
+def test_what_thaws_later_is_where_it_would_be_from_the_beginning(name: str):
+    """In the same group, with the same learning rate and decay, and so the same place in a checkpoint."""
+    size = ModelConfig(width=16, dynamic_width=8, ffn_width=8, num_stages=1, num_proposals=3)
+    config = OptimizerConfig(layer_decay=0.5, undecayed=["bn1"], undecayed_vectors=name.startswith("timm"))
+    found = []
+    for frozen in (-1, 1):
+        model = QueryInst(size, BackboneConfig(name=name, frozen_stages=frozen), 3)
+        later = () if frozen < 0 else thawing(model.backbone)
+        called = {id(parameter): name for name, parameter in model.named_parameters()}
+        groups = parameter_groups(model, config, 1.0, later)
+        found.append([{**group, "params": [called[id(p)] for p in group["params"]]} for group in groups])
+    assert found[0] == found[1]
+    assert len(found[0]) > 4
+    assert sum(len(g["params"]) for g in parameter_groups(model, config, 1.0)) < sum(len(g["params"]) for g in found[0])
 
 
 def test_without_decay_is_what_its_name_says():

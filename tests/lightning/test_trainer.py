@@ -6,9 +6,10 @@ import pytest
 from pytorch_lightning.plugins import TorchSyncBatchNorm
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 
-from queryinst.config import OptimizerConfig, ScheduleConfig, TrainerConfig
+from queryinst.config import OptimizerConfig, ScheduleConfig
 from queryinst.errors import UserError
 from queryinst.lightning.trainer import build_trainer
+from queryinst.trainer_config import TrainerConfig
 
 
 @pytest.mark.parametrize("wanted", [True, False])

@@ -1,12 +1,14 @@
 """Strides, channels, and what is frozen."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from queryinst.config import BackboneConfig
-from queryinst.models.backbone import BatchNorm, build_backbone
+from queryinst.models.backbone import BatchNorm, TinyNet, build_backbone
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "swin_t", "tiny"])
@@ -107,6 +109,61 @@ def test_batchnorm(norm: str, trains: bool, affine: bool):
         assert all(module.training == trains for module in norms)
         assert all(module.weight.requires_grad == affine for module in norms)
         backbone.eval().train()
+
+
+def names(backbone: nn.Module) -> set[str]:
+    return {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
+
+
+def in_training(backbone: nn.Module) -> set[str]:
+    """Names of the modules that have parameters of their own and are in training mode."""
+    return {
+        name for name, module in backbone.named_modules() if module.training and [*module.parameters(recurse=False)]
+    }
+
+
+@pytest.mark.parametrize("norm", ["batch", "fixed", "frozen"])
+@pytest.mark.parametrize("name", ["resnet18", "swin_t", "torchvision:mobilenet_v2", "timm:test_vit"])
+def test_thawed_it_is_as_one_that_was_never_frozen(name: str, norm: str):
+    never = build_backbone(BackboneConfig(name=name, frozen_stages=-1, norm=norm))
+    backbone = build_backbone(BackboneConfig(name=name, frozen_stages=2, norm=norm))
+    assert names(backbone) < names(never)
+    assert in_training(backbone) < in_training(never)
+    backbone.eval()
+    backbone.thaw()
+    assert (names(backbone), in_training(backbone)) == (names(never), set()), "evaluation goes on as such"
+    for _ in range(2):
+        backbone.train()
+        assert in_training(backbone) == in_training(never)
+        backbone.eval()
+        backbone.thaw()
+
+
+def test_what_is_no_parameter_to_learn_stays_so():
+    """Such as positions that a network of somebody else's computes once."""
+
+    class Fixed(TinyNet):
+        def __init__(self, config: BackboneConfig) -> None:
+            super().__init__(replace(config, frozen_stages=-1))
+            self.stem[0].weight.requires_grad_(False)
+            self.frozen_stages = config.frozen_stages
+            self.freeze()
+
+    backbone = Fixed(BackboneConfig(name="tiny", frozen_stages=4))
+    assert not names(backbone)
+    backbone.thaw()
+    assert names(backbone) == {name for name, _ in backbone.named_parameters()} - {"stem.0.weight"}
+
+
+def test_synchronised_norms_are_fixed_all_the_same():
+    backbone = build_backbone(BackboneConfig(name="resnet18", frozen_stages=1, norm="fixed"))
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(backbone)
+    synchronised.train()
+    synchronised.thaw()
+    norms = [module for module in synchronised.modules() if isinstance(module, nn.SyncBatchNorm)]
+    assert len(norms) == 20
+    assert not any(norm.training for norm in norms)
+    assert all(parameter.requires_grad for parameter in synchronised.parameters())
 
 
 def kept_by(function: nn.Module, x: Tensor) -> tuple[Tensor, list[torch.Size]]:

@@ -18,6 +18,8 @@ from queryinst.lightning.loggers import flush
 from queryinst.lightning.module import LOG_EVERY
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # what a cluster sends before it takes the machine away
+# In a checkpoint: what only going on needs, by far the most of it.
+RESUMING = ("optimizer_states", "lr_schedulers", "loops", "callbacks", "current_model_state", "averaging_state")
 STOPPING = "stopping"  # in a checkpoint: whether a callback, as of early stopping, has ended the training
 
 
@@ -25,10 +27,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the file, then renames: a file is the old one or the new one, never a part.
 
     Lightning's own writes to the system's temporary folder first, and from another disk renaming is copying.
+
+    Args:
+        light: a checkpoint that nobody goes on from, written without what only that needs. Lightning's
+            `save_weights_only` would leave out averaged weights as well.
     """
+
+    def __init__(self, light: Path | None = None) -> None:
+        self.light = light
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         path = Path(path)
+        if path == self.light:
+            checkpoint = {name: value for name, value in checkpoint.items() if name not in RESUMING}
         partial = path.with_name(f"{path.name}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,20 +62,25 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class KeepLast(Checkpoint):  # Lightning's base class: after all others, early stopping too, has an epoch's end
-    """Writes `last.ckpt` every so many optimizer steps and after every epoch; on SIGTERM or SIGUSR1 soon, and leaves.
+    """Writes `last.ckpt` every so many optimizer steps, after epochs that matter, and at the end; on SIGTERM or SIGUSR1
+    soon, and leaves.
 
-    A time limit is a signal that the run gives itself, SIGALRM: it leaves and goes on in the same way.
+    An epoch matters where there was an evaluation in it, which would be lost, or where the last checkpoint has become
+    old: with a large network on little data, writing takes longer than an epoch. A time limit is a signal that the run
+    gives itself, SIGALRM: it leaves and goes on in the same way.
 
     Args:
         path: of the checkpoint.
-        every: optimizer steps between checkpoints within an epoch; None: only after epochs.
+        every: optimizer steps between checkpoints; None: only after epochs.
         seconds: of training in this process, after which it leaves; None: no limit.
+        age: seconds from which on the last checkpoint is old.
     """
 
-    def __init__(self, path: Path, every: int | None, seconds: float | None = None) -> None:
-        self.path, self.every, self.seconds = path, every, seconds
+    def __init__(self, path: Path, every: int | None, seconds: float | None = None, age: float = 0.0) -> None:
+        self.path, self.every, self.seconds, self.age = path, every, seconds, age
         self.received = 0  # the signal
-        self.began = time.monotonic()
+        self.evaluated = False  # since the last checkpoint
+        self.began = self.saved = time.monotonic()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -88,7 +104,7 @@ class KeepLast(Checkpoint):  # Lightning's base class: after all others, early s
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the signals over from Lightning, which has its handlers by now and takes them back at the end."""
-        self.began = time.monotonic()
+        self.began = self.saved = time.monotonic()  # what is in an older checkpoint cannot be lost any more
         for number in SIGNALS:
             signal.signal(number, self._note)
 
@@ -107,14 +123,28 @@ class KeepLast(Checkpoint):  # Lightning's base class: after all others, early s
         if leaving:
             raise Stopped(self.received or SIGNALS[0])
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.evaluated = True
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save(trainer)
-        if trainer.current_epoch < (trainer.max_epochs or 0) and self._leaving(trainer, LOG_EVERY - 1):
+        """After the last epoch too it leaves where it was told to: an evaluation of all stages is still to come."""
+        leaving = self._leaving(trainer, LOG_EVERY - 1)
+        if leaving or self.evaluated or _is_last(trainer) or self._is_due(trainer):
+            self._save(trainer)
+        if leaving:
             raise Stopped(self.received or SIGNALS[0])
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        """Whether the steps or the minutes between checkpoints have passed; by the clocks of all processes together."""
+        if self.every and trainer.global_step % self.every == 0:
+            return True
+        old = time.monotonic() - self.saved >= self.age
+        return trainer.strategy.reduce_boolean_decision(old, all=False)
 
     def _save(self, trainer: pl.Trainer) -> None:
         flush(trainer.loggers)
         trainer.save_checkpoint(self.path)
+        self.saved, self.evaluated = time.monotonic(), False
 
     def _leaving(self, trainer: pl.Trainer, batch_idx: int) -> bool:
         """Whether any process was told to leave; several ask each other only now and then, for it makes them wait."""
@@ -125,6 +155,12 @@ class KeepLast(Checkpoint):  # Lightning's base class: after all others, early s
         if (batch_idx + 1) % LOG_EVERY:
             return False
         return trainer.strategy.reduce_boolean_decision(bool(self.received), all=False)
+
+
+def _is_last(trainer: pl.Trainer) -> bool:
+    """Whether training ends with this epoch: by the schedule, by `max_steps`, or because a callback said so."""
+    steps = 0 <= trainer.max_steps <= trainer.global_step
+    return trainer.should_stop or steps or trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
 
 
 def _moved(state: Any, there: str, here: str) -> Any:

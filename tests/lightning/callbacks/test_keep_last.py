@@ -31,6 +31,8 @@ def trainer(step: int, last_batch: bool = False, accumulate: int = 1, others: bo
         strategy=SimpleNamespace(reduce_boolean_decision=agree),
         current_epoch=1,
         max_epochs=3,
+        max_steps=-1,
+        should_stop=False,
         loggers=[],
         asked=asked,
         saved=saved,
@@ -72,11 +74,71 @@ def test_a_signal_saves_and_leaves(tmp_path: Path, number: signal.Signals):
             signal.signal(of, handler)
 
 
-def test_after_the_last_epoch_there_is_nothing_to_leave(tmp_path: Path):
+def test_after_the_last_epoch_it_leaves_too(tmp_path: Path):
+    """The evaluation of the best weights is still to come, and whoever sent the signal does not wait for it."""
     callback, fake = KeepLast(tmp_path, None), trainer(9)
-    callback.received, fake.current_epoch = signal.SIGTERM, 3
-    callback.on_train_epoch_end(fake, None)  # type: ignore[arg-type]
+    callback.received, fake.current_epoch = signal.SIGTERM, 2
+    with pytest.raises(Stopped):
+        callback.on_train_epoch_end(fake, None)  # type: ignore[arg-type]
     assert len(fake.saved) == 1
+
+
+AGE = 60.0  # seconds
+
+
+@pytest.mark.parametrize(
+    ("every", "settings", "expected"),
+    [
+        (None, {}, 0),
+        (None, {"current_epoch": 2}, 1),
+        (None, {"should_stop": True}, 1),
+        (None, {"max_steps": 6}, 1),
+        (None, {"max_steps": 7}, 0),
+        (3, {}, 1),
+        (4, {}, 0),
+    ],
+)
+def test_an_epoch_without_an_evaluation_is_written_only_where_it_matters(
+    tmp_path: Path, every: int | None, settings: dict[str, Any], expected: int
+):
+    """The last one is, whatever it ends by; and one that ends with a step that `every` means."""
+    fake = trainer(6)
+    vars(fake).update(settings)
+    KeepLast(tmp_path, every, age=AGE).on_train_epoch_end(fake, None)  # type: ignore[arg-type]
+    assert len(fake.saved) == expected
+
+
+def test_an_evaluation_is_kept_and_an_old_checkpoint_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    now = [1000.0]
+    monkeypatch.setattr(keep_last.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    callback, fake, counts = KeepLast(tmp_path, None, age=AGE), trainer(6), list[int]()
+    now[0] += 100  # until training begins
+    callback.on_train_start(fake, None)  # type: ignore[arg-type]
+    for passed, evaluated in ((59, False), (0, True), (59, False), (1, False), (59, False), (100, False)):
+        now[0] += passed
+        if evaluated:
+            callback.on_validation_end(fake, None)  # type: ignore[arg-type]
+        callback.on_train_epoch_end(fake, None)  # type: ignore[arg-type]
+        counts.append(len(fake.saved))
+    assert counts == [0, 1, 1, 2, 2, 3]
+    ended(callback, fake)
+    callback.every = 6
+    ended(callback, fake)
+    assert len(fake.saved) == 4
+    now[0] += 59
+    callback.on_train_epoch_end(trainer(7), None)  # type: ignore[arg-type]
+    assert callback.saved == now[0] - 59, "one within an epoch counts as well"
+
+
+@pytest.mark.parametrize("others", [False, True])
+@pytest.mark.parametrize("mine", [False, True])
+def test_several_processes_write_together_whatever_their_clocks_say(tmp_path: Path, mine: bool, others: bool):
+    fake = trainer(6, others=False)
+    answers = iter([False, others])  # of the other process: whether it was told to leave, and what its clock says
+    fake.strategy.reduce_boolean_decision = lambda ours, all: (ours and next(answers)) if all else ours or next(answers)
+    KeepLast(tmp_path, None, age=0.0 if mine else AGE).on_train_epoch_end(fake, None)  # type: ignore[arg-type]
+    assert len(fake.saved) == (mine or others)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +166,7 @@ def test_several_processes_leave_together(tmp_path: Path, mine: int, others: boo
             with pytest.raises(Stopped) as caught:
                 end(callback, fake, batch_idx)
             assert caught.value.code == code
-        assert fake.asked == [bool(mine)]
+        assert fake.asked == [bool(mine)] + [True] * (code is None and batch_idx is None), "is the last one old?"
         assert len(fake.saved) == (code is not None or batch_idx is None)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from queryinst.errors import UserError
-from queryinst.lightning.callbacks.keep_last import AtomicCheckpointIO
+from queryinst.lightning.callbacks.keep_last import RESUMING, AtomicCheckpointIO
 
 OLD, NEW = {"a": 1}, {"a": 2, "weights": torch.arange(9.0)}
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -137,6 +137,15 @@ def test_what_cannot_be_pickled_is_no_matter_of_the_disk(last: Path, monkeypatch
     monkeypatch.undo()
     assert not is_new(last)
     assert [entry.name for entry in last.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_light_one_is_of_weights_alone(tmp_path: Path):
+    content = {"state_dict": NEW["weights"], "queryinst": {}, "global_step": 3, **dict.fromkeys(RESUMING, OLD)}
+    writer = AtomicCheckpointIO(light=tmp_path / "best.ckpt")
+    for name, left_out in (("best.ckpt", set(RESUMING)), ("last.ckpt", set[str]())):
+        writer.save_checkpoint(content, str(tmp_path / name))
+        assert torch.load(tmp_path / name, weights_only=True).keys() == content.keys() - left_out
+    assert content.keys() > set(RESUMING), "what others write of it is whole"
 
 
 def test_a_folder_that_is_not_there_is_made(tmp_path: Path):
