@@ -149,20 +149,28 @@ def _frozen(asked: Asked) -> Choice:
     return Choice(1, "stem and first stage are pretrained") if begun else Choice(-1, "nothing is pretrained")
 
 
+def _thaw(asked: Asked) -> Choice:
+    frozen, epochs = asked.get("backbone.frozen_stages"), asked.get("schedule.epochs")
+    if frozen < 0 or epochs < 3:
+        return Choice(None, "nothing is frozen" if frozen < 0 else f"{epochs} epochs are too few")
+    return Choice(epochs // 3, f"a third of {epochs} epochs, when what started fresh has learned something")
+
+
 def _norm(asked: Asked) -> Choice:
     begun = asked.start.kind != "nothing"
     return Choice("fixed", "statistics are pretrained") if begun else Choice("batch", "nothing is pretrained")
 
 
-def _learning_rate(asked: Asked) -> Choice:
-    kind = asked.start.kind
-    return Choice({"published": 1e-4}.get(kind, 2e-4), f"for 16 images, starting from {kind}")
+def _by_start(values: dict[str, float]) -> Callable[[Asked], Choice]:
+    """A choice that depends on nothing but the start."""
+    return lambda asked: Choice(values[asked.start.kind], f"starting from {asked.start.kind}")
 
 
 CHOICES: dict[str, Callable[[Asked], Choice]] = {
     "weights": lambda asked: Choice(asked.start.weights, asked.start.why),
     "backbone_weights": lambda asked: Choice(asked.start.backbone, asked.start.why),
     "frozen_stages": _frozen,
+    "thaw": _thaw,
     "norm": _norm,
     "num_proposals": _queries,
     "test_short_side": _test_side,
@@ -170,7 +178,10 @@ CHOICES: dict[str, Callable[[Asked], Choice]] = {
     "short_sides": _short_sides,
     "crop_sides": _crop_sides,
     "batch_size": _batch_size,
-    "lr": _learning_rate,
+    # The published rates are for 16 images a step, a quarter of them for 4.
+    "lr": _by_start({"published": 2.5e-5, "ImageNet": 5e-4, "nothing": 5e-4}),
+    "backbone_factor": _by_start({"published": 0.1, "ImageNet": 0.3, "nothing": 1.0}),
+    "clip_norm": _by_start({"published": 0.1, "ImageNet": 1.0, "nothing": 1.0}),
     "epochs": _epochs,
     "warmup_iterations": _warmup,
     "evaluate_every": _evaluate_every,

@@ -120,6 +120,15 @@ def suited_facts(images: int) -> Any:
     return Facts(images=images, short=480, long=640, objects=1, most=1, small=20)
 
 
+def test_what_is_frozen_thaws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    root = folder(tmp_path / "data")
+    assert settings(root, SMALL).backbone.thaw is None, "nothing is frozen"
+    begin(monkeypatch, "ImageNet")
+    assert settings(root, SMALL, "schedule.epochs=30").backbone.thaw == 10
+    assert settings(root, SMALL, "schedule.epochs=2").backbone.thaw is None
+    assert settings(root, SMALL, "schedule.epochs=30", "backbone.frozen_stages=-1").backbone.thaw is None
+
+
 def test_it_starts_from_the_best_that_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     root = folder(tmp_path / "data", objects=5)
     nothing = settings(root, LARGE)
