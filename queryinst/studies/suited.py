@@ -133,6 +133,10 @@ def _batch_size(asked: Asked) -> Choice:
     )
 
 
+def _workers(asked: Asked) -> Choice:
+    return Choice(0, "no GPU: the network has the cores") if asked.machine == "cpu" else Choice(8, "at most one a core")
+
+
 def _epochs(asked: Asked) -> Choice:
     seen, images = SEEN[asked.start.kind], asked.facts.images
     epochs = min(max(round(seen / images), LEAST), MOST)
@@ -178,6 +182,7 @@ CHOICES: dict[str, Callable[[Asked], Choice]] = {
     "short_sides": _short_sides,
     "crop_sides": _crop_sides,
     "batch_size": _batch_size,
+    "num_workers": _workers,
     # The published rates are for 16 images a step, a quarter of them for 4.
     "lr": _by_start({"published": 2.5e-5, "ImageNet": 5e-4, "nothing": 5e-4}),
     "backbone_factor": _by_start({"published": 0.1, "ImageNet": 0.3, "nothing": 1.0}),
