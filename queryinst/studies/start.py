@@ -25,6 +25,7 @@ class Start(NamedTuple):
     why: str
 
 
+@functools.cache
 def find(published: str | None, backbone: str) -> Start:
     """The best start that can be had now; what is not here is fetched.
 
@@ -53,7 +54,6 @@ def missing(published: str) -> str:
     return ""
 
 
-@functools.cache
 def _imagenet(backbone: str) -> str:
     """Fetch the weights of a backbone of torchvision's; why they cannot be had, if so. timm fetches its own later."""
     if library_of(backbone) == "timm":
