@@ -26,6 +26,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "QUERYINST_OFFLINE": "1", "WANDB_MODE": "
 
 import pytest
 import torch
+import wandb  # noqa: F401 - early, for it looks through all modules again and again, of which tests import thousands
 
 from queryinst.config import AugmentationConfig, BackboneConfig, DataConfig, ModelConfig, ShapesConfig, TrainConfig
 from queryinst.models.queryinst import QueryInst
@@ -42,28 +43,27 @@ SHORT = [*TINY, "schedule.epochs=1", "callbacks.pictures=0"]
 
 
 # Files that take longest come first, so that the processes that share the tests end together.
-LONG = ("test_sweep", "test_end_to_end", "test_notebooks", "test_benchmark", "test_inference", "test_convert")
-LONG += (
-    "test_library_backbones_end_to_end",
-    "test_own_parts",
-    "test_search",
-    "test_own_programs",
-    "test_demo",
-    "test_video",
-    "test_compiled",
-    "test_conf",
-    "test_compare",
-    "test_exported",
-)
+LONG = ("test_notebooks", "test_sweep", "test_own_parts", "test_library_backbones_end_to_end", "test_end_to_end")
+LONG += ("test_compiled", "test_convert", "test_conf", "test_exported", "test_library_backbones", "test_compare")
+LONG += ("test_own_programs", "test_video", "test_demo", "test_search", "test_moved", "test_how_it_ends", "test_paths")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     gc.freeze()  # what was imported stays: Python's collector need not walk it again and again
+    gc.set_threshold(50_000, 20, 20)  # and it need not look for more so often; `_collected` does after each file
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 def pytest_unconfigure() -> None:
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _collected() -> Iterator[None]:
+    """What the tests of a file leave in circles goes, and what they have imported stays."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
