@@ -32,6 +32,7 @@ from queryinst.trainer_config import TrainerConfig
 from queryinst.zoo import in_zoo, published
 
 suited.register()
+_FRESH: dict[type[Any], DictConfig] = {}
 
 __all__ = ["CONF", "command", "compose", "typed"]
 
@@ -105,10 +106,11 @@ def _announce(config_name: str, schema: type[Any]) -> None:
         store.store(name=name, node=schema)
 
 
-@functools.cache
 def _fresh(schema: type[Any]) -> DictConfig:
     """A schema as OmegaConf has it, made once; a merge changes a copy of it."""
-    return OmegaConf.structured(schema)
+    if schema not in _FRESH:
+        _FRESH[schema] = OmegaConf.structured(schema)
+    return _FRESH[schema]
 
 
 def _full(words: Sequence[str], schema: type[Any]) -> list[str]:
