@@ -26,6 +26,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "QUERYINST_OFFLINE": "1", "WANDB_MODE": "
 
 import pytest
 import torch
+import wandb  # noqa: F401 - early, for it looks through all modules again and again, of which tests import thousands
 
 from queryinst.config import AugmentationConfig, BackboneConfig, DataConfig, ModelConfig, ShapesConfig, TrainConfig
 from queryinst.models.queryinst import QueryInst
@@ -33,7 +34,8 @@ from queryinst.structures import Batch, Targets
 from queryinst.video_config import AssociationConfig, ShapesVideoConfig, VideoConfig
 
 ROOT = Path(__file__).parents[1]
-SMALLER = ["model.num_proposals=8", "model.width=32", "model.ffn_width=64"]  # half the time of a run of this kind
+SMALLER = ["model.num_proposals=8", "model.width=32", "model.ffn_width=64"]  # a third of the time of a run of this kind
+SMALLER += ["model.num_stages=2", "model.mask_convs=1", "model.regression_layers=1"]
 SMALLER += ["augmentation.short_sides=[64]", "augmentation.long_side=64", "augmentation.test_short_side=64"]
 BRIEF = ["data=shapes_tiny", "schedule.epochs=2", "schedule.warmup_iterations=2", "logger=csv", "callbacks.pictures=2"]
 TINY = [*BRIEF, *SMALLER]
@@ -41,28 +43,27 @@ SHORT = [*TINY, "schedule.epochs=1", "callbacks.pictures=0"]
 
 
 # Files that take longest come first, so that the processes that share the tests end together.
-LONG = ("test_sweep", "test_end_to_end", "test_notebooks", "test_benchmark", "test_inference", "test_convert")
-LONG += (
-    "test_library_backbones_end_to_end",
-    "test_own_parts",
-    "test_search",
-    "test_own_programs",
-    "test_demo",
-    "test_video",
-    "test_compiled",
-    "test_conf",
-    "test_compare",
-    "test_exported",
-)
+LONG = ("test_notebooks", "test_sweep", "test_own_parts", "test_library_backbones_end_to_end", "test_end_to_end")
+LONG += ("test_compiled", "test_convert", "test_conf", "test_exported", "test_library_backbones", "test_compare")
+LONG += ("test_own_programs", "test_video", "test_demo", "test_search", "test_moved", "test_how_it_ends", "test_paths")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     gc.freeze()  # what was imported stays: Python's collector need not walk it again and again
+    gc.set_threshold(50_000, 20, 20)  # and it need not look for more so often; `_collected` does after each file
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 def pytest_unconfigure() -> None:
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _collected() -> Iterator[None]:
+    """What the tests of a file leave in circles goes, and what they have imported stays."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

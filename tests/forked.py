@@ -17,6 +17,7 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 
 PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")  # subprocess's names: p parent, c child
+OURS = ("queryinst", "ipykernel", "submitit.", "my_")  # what is run as modules; the last is tests' own
 
 
 class Forked(subprocess.Popen):
@@ -30,7 +31,9 @@ class Forked(subprocess.Popen):
     def _execute_child(self, args: Any, *more: Any) -> None:
         given = inspect.signature(super()._execute_child).bind(args, *more).arguments
         words = [os.fspath(word) for word in args] if isinstance(args, (list, tuple)) else []
-        ours = words[1:2] == ["-m"] and words[2].startswith(("queryinst", "ipykernel"))
+        if words[1:2] == ["-u"]:
+            del words[1]
+        ours = words[1:2] == ["-m"] and words[2].startswith(OURS)
         ours |= "".join(words[1:2]).endswith(".py")
         if words[:1] != [sys.executable] or not ours:
             super()._execute_child(args, *more)

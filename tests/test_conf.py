@@ -1,6 +1,7 @@
 """Every shipped YAML file composes, says what it is, and no setting is dead."""
 
 import dataclasses
+import functools
 import re
 from pathlib import Path
 
@@ -32,13 +33,23 @@ SCHEMAS = {
 }
 
 
+@functools.cache
+def _composed(*words: str) -> TrainConfig:
+    return compose("config", TrainConfig, list(words))
+
+
+def composed(words: list[str]) -> TrainConfig:
+    """Several tests look at the same words; none changes what they mean."""
+    return _composed(*words)
+
+
 @pytest.mark.parametrize("path", OPTIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_option_composes(path: Path):
     group = path.parent.name
     override = f"{'+' * (group in ('experiment', 'study'))}{group}={path.stem}"
     extra = ["schedule.epochs=60"] if group == "schedule" else NEEDED.get(path.stem, [])
     extra = VIDEO.get(f"{group}/{path.stem}", extra)
-    config = compose("config", TrainConfig, [override, *extra])
+    config = composed([override, *extra])
     assert restore(TrainConfig, dataclasses.asdict(config)) == config
 
 
@@ -58,9 +69,8 @@ def test_an_experiment_is_a_short_delta_with_a_header(path: Path):
     for word in ("published", "measured", "box AP", "mask AP"):
         assert word in header, word
     assert len([line for line in text.splitlines() if line and not line.startswith("#")]) <= 20
-    assert compose("config", TrainConfig, [f"+experiment={path.stem}", *NEEDED.get(path.stem, [])]).name == NAMES.get(
-        path.stem, path.stem
-    )
+    name = composed([f"+experiment={path.stem}", *NEEDED.get(path.stem, [])]).name
+    assert name == NAMES.get(path.stem, path.stem)
 
 
 MS = list(range(480, 801, 32))
@@ -95,7 +105,7 @@ def test_recipes_of_the_zoo(
 ):
     """Each as it was published, and with the profile of another implementation (reference, 3.1 to 3.6)."""
     needed = NEEDED.get(name, [])
-    config = compose("config", TrainConfig, [f"+experiment={name}", *needed])
+    config = composed([f"+experiment={name}", *needed])
     assert (config.backbone.name, config.model.num_proposals) == (backbone, proposals)
     assert (config.schedule.epochs, config.schedule.milestones) == (epochs, milestones)
     assert (config.augmentation.short_sides, config.augmentation.crop) == (short_sides, crop)
@@ -109,20 +119,20 @@ def test_recipes_of_the_zoo(
     assert config.model.proposal_init == "image"
     assert {path.stem for path in (CONF / "profile").glob("*.yaml")} == set(PROFILES)
     for chosen in PROFILES:
-        config = compose("config", TrainConfig, [f"+experiment={name}", *needed, f"profile={chosen}"])
+        config = composed([f"+experiment={name}", *needed, f"profile={chosen}"])
         optimizer, model = config.optimizer, config.model
         assert PROFILES[chosen] == (
             *(optimizer.lr, optimizer.backbone_factor, optimizer.clip_norm, config.backbone.norm),
             *(model.initialisation, model.postprocess.clip_boxes),
         )
         if chosen == profile:
-            assert config == compose("config", TrainConfig, [f"+experiment={name}", *needed])
+            assert config == composed([f"+experiment={name}", *needed])
 
 
 def test_recipes_of_video():
     """As the reference tells them (6.1, 6.3): the query's own head at 1024 numbers, 360 pixels, the authors' AdamW."""
     for name in ("vis_2019", "vis_2021"):
-        config = compose("config", TrainConfig, [f"+experiment={name}"])
+        config = composed([f"+experiment={name}"])
         assert config.model.association == AssociationConfig("query", 1024)
         assert (config.backbone.name, config.model.num_proposals, config.model.num_stages) == ("resnet50", 100, 6)
         assert (config.schedule.epochs, config.schedule.milestones) == (12, [8, 11])
@@ -130,8 +140,8 @@ def test_recipes_of_video():
         assert (config.augmentation.short_sides, config.augmentation.test_short_side) == ([360, 480], 360)
         assert (config.data.batch_size, config.data.video.reference_range) == (16, 100)
         assert (config.criterion, config.tracker) == (CriterionConfig(), TrackerConfig())
-    small = compose("config", TrainConfig, ["+experiment=shapes_video"])
-    image = compose("config", TrainConfig, [])
+    small = composed(["+experiment=shapes_video"])
+    image = composed([])
     assert dataclasses.replace(small.model, association=None) == image.model, "a detector of `shapes` fits"
     assert small.backbone == image.backbone
 
@@ -159,7 +169,7 @@ def another(value: bool | int | float) -> bool | int | float:
 
 def test_every_setting_has_a_meaning_and_changes_itself_alone():
     """Many at a time: of any two, the one is changed without the other in the group of a digit of their numbers."""
-    defaults = compose("config", TrainConfig, [])
+    defaults = composed([])
     before = {key: value for key, _, value in walk(defaults)}
     words = {}
     for key, entry, value in walk(defaults):
@@ -169,9 +179,9 @@ def test_every_setting_has_a_meaning_and_changes_itself_alone():
     for digit in range(len(words).bit_length()):
         for is_set in (0, 1):
             group = [key for number, key in enumerate(words) if number >> digit & 1 == is_set]
-            after = compose("config", TrainConfig, [words[key] for key in group])
+            after = composed([words[key] for key in group])
             assert [key for key, _, value in walk(after) if value != before[key]] == group
 
 
 def test_the_same_values_again_are_the_same_configuration():
-    assert compose("config", TrainConfig, []) == compose("config", TrainConfig, ["seed=0"])
+    assert composed([]) == composed(["seed=0"])

@@ -114,6 +114,7 @@ def check_evaluation(workplace: Path, run: Run, checkpoint: Path, predictions: l
 
 
 RESUME = [*TINY, "schedule.epochs=2", "data.batch_size=2", "trainer.checkpoint_every=1", "callbacks.pictures=0"]
+RESUME += ["trainer.max_train_batches=8"]
 
 
 @pytest.mark.usefixtures("forked")
@@ -214,7 +215,7 @@ def test_your_own_data_and_fine_tuning(trained: Path, workplace: Path, run: Run)
     )
     assert code == 2
     assert "was trained on 4 classes" in text
-    code, text = run("train", *own, f"weights={source}", "model.num_stages=2")
+    code, text = run("train", *own, f"weights={source}", "model.num_stages=3")
     assert code == 2
     assert "has another architecture" in text
     assert len(list(workplace.glob("mine/*"))) == 1, "nothing is left of what failed"

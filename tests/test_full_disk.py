@@ -47,8 +47,8 @@ def failed(run: Run, *words: str) -> str:
 
 
 def test_a_run_keeps_its_checkpoints_and_goes_on_where_there_is_room_again(disk: Disk, run: Run):
-    """Two checkpoints of 22 MB fit, and not a third beside them."""
-    place = disk("55m")
+    """Two checkpoints of 19 MB fit, and not a third beside them."""
+    place = disk("47m")
     said = failed(run, "train", *COMMAND)
     (folder,) = place.iterdir()
     last = folder.relative_to(Path.cwd()) / "last.ckpt"

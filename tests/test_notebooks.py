@@ -17,19 +17,25 @@ from PIL import Image
 pytestmark = pytest.mark.usefixtures("forked")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STUDIES = sorted(folder.parent.name for folder in (ROOT / "experiments").glob("*/runs"))
-Execute = Callable[[str, Path], nbformat.NotebookNode]
+Execute = Callable[..., nbformat.NotebookNode]
 
 
 @pytest.fixture
 def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Execute:
-    """Run a notebook, by name, in a working directory, with this source tree; a cell that raises is an error."""
+    """Run a notebook, by name, in a working directory, with this source tree; a cell that raises is an error.
+
+    `smaller` is what else it is to say than it does, so that less is made and learned.
+    """
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
     for variable in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
 
-    def run(name: str, folder: Path) -> nbformat.NotebookNode:
+    def run(name: str, folder: Path, smaller: dict[str, str] | None = None) -> nbformat.NotebookNode:
         folder.mkdir(exist_ok=True)
         notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+        for words, other in (smaller or {}).items():
+            (cell,) = (cell for cell in code(notebook) if words in cell.source)
+            cell.source = cell.source.replace(words, other)
         place = {"metadata": {"path": str(folder)}}
         return NotebookClient(notebook, timeout=300, kernel_name="python3", resources=place).execute()
 
@@ -78,7 +84,7 @@ def test_outputs_are_not_in_git(path: Path):
 
 
 def test_tour_trains_a_little_where_nothing_is_trained(execute: Execute, tmp_path: Path):
-    notebook = execute("tour", tmp_path)
+    notebook = execute("tour", tmp_path, {"data.shapes.train=100": "data.shapes.train=16"})
     check_drawn(notebook)
     (run,) = (tmp_path / "outputs").glob("*")
     assert (run / "result.json").exists()
@@ -86,14 +92,16 @@ def test_tour_trains_a_little_where_nothing_is_trained(execute: Execute, tmp_pat
 
 
 def test_video_follows_a_query_where_nothing_is_trained(execute: Execute, tmp_path: Path):
-    notebook = execute("video", tmp_path)
-    check_drawn(notebook)
+    fewer = '"data=shapes_video_tiny", "data.video.shapes.train=2", "data.video.shapes.frames=8"'
+    smaller = {'"data=shapes_video_tiny"': fewer, "schedule.epochs=3": "schedule.epochs=1"}
+    notebook = execute("video", tmp_path, smaller | {"trainer.evaluate_every=3": "trainer.evaluate_every=1"})
+    check_drawn(notebook, wide=300)
     (run,) = (tmp_path / "outputs").glob("*")
     assert f"outputs/{run.name}/best.ckpt: 20 queries, 8 classes" in text(notebook)
 
 
 def test_augmentation_keeps_box_and_mask_together(execute: Execute, tmp_path: Path):
-    notebook = execute("augmentation", tmp_path / "notebooks")
+    notebook = execute("augmentation", tmp_path / "notebooks", {"data.shapes.val=32": "data.shapes.val=17"})
     check_drawn(notebook)
     assert (tmp_path / "data").is_dir(), "from notebooks/ it works in the folder above"
     for recipe in ("single_scale", "ms", "ms_crop", "lsj"):

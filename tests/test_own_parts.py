@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, SMALLER
 
 EXAMPLE = ROOT / "experiments" / "own_parts"
-QUICK = ["schedule.epochs=1", "schedule.warmup_iterations=2", "callbacks.pictures=0", "logger=csv"]
+QUICK = ["schedule.epochs=1", "schedule.warmup_iterations=2", "callbacks.pictures=0", "logger=csv", *SMALLER]
 MINE = ["--config-dir=conf", "+experiment=mine", *QUICK]
 RUN = """
 import sys

@@ -32,6 +32,7 @@ from queryinst.trainer_config import TrainerConfig
 from queryinst.zoo import in_zoo, published
 
 suited.register()
+_FRESH: dict[type[Any], DictConfig] = {}
 
 __all__ = ["CONF", "command", "compose", "typed"]
 
@@ -71,7 +72,7 @@ def command(
             raised.clear()
             with ending():
                 os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
-                ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
+                _announce(config_name, schema)
                 end_with_parent()
                 search_here()
                 words = sys.argv[1:]
@@ -95,6 +96,21 @@ def command(
         return main
 
     return decorate
+
+
+def _announce(config_name: str, schema: type[Any]) -> None:
+    """Have Hydra know the schema of a configuration, where it does not know it already."""
+    store, name = ConfigStore.instance(), f"{config_name}_schema"
+    known = store.repo.get(f"{name}.yaml")
+    if known is None or OmegaConf.get_type(known.node) is not schema:
+        store.store(name=name, node=schema)
+
+
+def _fresh(schema: type[Any]) -> DictConfig:
+    """A schema as OmegaConf has it, made once; a merge changes a copy of it."""
+    if schema not in _FRESH:
+        _FRESH[schema] = OmegaConf.structured(schema)
+    return _FRESH[schema]
 
 
 def _full(words: Sequence[str], schema: type[Any]) -> list[str]:
@@ -125,7 +141,7 @@ def typed(composed: DictConfig, schema: type[Any]) -> Any:
     with explained(schema, Sources([])):
         # onto a fresh schema: Hydra lets `+key=value` add to a node what its dataclass does not have
         config: Any = OmegaConf.to_object(
-            OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.to_container(composed, resolve=True))
+            OmegaConf.merge(_fresh(schema), OmegaConf.to_container(composed, resolve=True))
         )
         if isinstance(config, TrainConfig):
             config.chosen |= suited.reasons(composed)
@@ -146,7 +162,7 @@ def compose(config_name: str, schema: type[Any], overrides: list[str]) -> Any:
     Raises:
         UserError: what the command would say.
     """
-    ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
+    _announce(config_name, schema)
     sources = Sources(_full(overrides, schema))
     check_overrides(sources)
     place = str(Path(sources.place).absolute())

@@ -4,6 +4,7 @@ Besides our `conf/` these are what `--config-dir` and `hydra.searchpath` add, or
 so that a group or an option of the user's own is known like ours, and by name where something is wrong.
 """
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,7 +37,7 @@ class Sources:
         task: the function that is run; a relative `--config-path` is meant from its file, as everywhere in Hydra.
 
     Raises:
-        UserError: a flag that Hydra does not have, or a folder that is not there.
+        UserError: a flag that Hydra does not have; where groups are asked for, a folder that is not there.
     """
 
     def __init__(self, words: Sequence[str], task: Callable[..., Any] | None = None) -> None:
@@ -54,9 +55,11 @@ class Sources:
         self.folder = None if given.config_dir is None else Path(given.config_dir).absolute()
         self.place: str = given.config_path or str(CONF)
         self.lasting = [f"--{key.replace('_', '-')}={getattr(given, key)}" for key in OPTIONS if getattr(given, key)]
-        self._repository = self._open(task)
+        self._task = task
 
-    def _open(self, task: Callable[..., Any] | None) -> Any:
+    @functools.cached_property  # opened where it is asked for: most configurations are right, and nothing is explained
+    def _repository(self) -> Any:
+        task = self._task
         if self.folder and not self.folder.is_dir():
             raise UserError(f"--config-dir={self.folder} is no folder: give one with groups such as experiment/ in it")
         called = detect_calling_file_or_module_from_task_function(task) if task else (None, None)

@@ -1,6 +1,7 @@
 """The benchmark runs and prints its ratios, and compares the same work. Nothing here is timed."""
 
 import copy
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -12,9 +13,10 @@ import torch
 from conftest import ROOT, Run
 
 from queryinst.benchmarks import data, frame, masks, opening, scenes, train
+from queryinst.benchmarks import step as measured
 from queryinst.benchmarks.kept import Kept
 from queryinst.benchmarks.step import PARTS, Case, Step
-from queryinst.config import OptimizerConfig, PostprocessConfig, ScheduleConfig, TrainConfig
+from queryinst.config import ModelConfig, OptimizerConfig, PostprocessConfig, ScheduleConfig, TrainConfig
 from queryinst.data.coco import CocoFile
 from queryinst.data.dataset import CocoDataset
 from queryinst.data.index import SMALLEST
@@ -35,6 +37,7 @@ def test_data_prints_a_line_for_each_count(run: Run, workplace: Path):
     assert "written" not in said  # this is no checkout
 
 
+@pytest.mark.usefixtures("forked")
 def test_data_opens_a_large_file(run: Run, workplace: Path):
     sizes = ["--open", "--open-images", "30", "--open-annotations", "200"]
     code, said = run("benchmark", "data", "--images", "1", "--instances", "1", "--rounds", "1", *sizes)
@@ -109,6 +112,7 @@ def test_both_ways_make_the_same_sample(tmp_path: Path):
                 assert inside.sum() >= 0.9 * mask.sum(), "a bitmap is where its box is"
 
 
+@pytest.mark.usefixtures("forked")
 def test_generated_annotations_are_read(tmp_path: Path):
     scenes.write_annotations(tmp_path / "instances.json", 20, 300)
     source = CocoFile(tmp_path / "instances.json", tmp_path)
@@ -138,6 +142,14 @@ def test_paste_whole_is_one_mask_after_another(count: int):
         assert (together[index] == alone[0]).all()
 
 
+@pytest.fixture
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step of a small network."""
+    small = functools.partial(ModelConfig, num_stages=2, width=32, dynamic_width=8, ffn_width=32, mask_convs=1)
+    monkeypatch.setattr(measured, "ModelConfig", small)
+
+
+@pytest.mark.usefixtures("forked", "_small")
 def test_a_training_step_is_told_by_part(run: Run, tmp_path: Path):
     sizes = ["--backbone", "tiny", "--sizes", "64x96", "--objects", "2", "--proposals", "4", "--threads", "1"]
     code, said = run("benchmark", "train", *sizes, "--precision", "bf16", "--rounds", "1", "--to", str(tmp_path))
@@ -179,6 +191,7 @@ def test_a_size_is_height_and_width(run: Run):
         assert (code, f"{wrong} is not HEIGHTxWIDTH in multiples of 32" in said) == (2, True)
 
 
+@pytest.mark.usefixtures("_small")
 def test_the_measured_step_is_the_modules(tmp_path: Path):
     """The same losses from the same weights and batch, as training has them."""
     case = Case(4, "fp32", False, 2, 64, 96, 2, "tiny", "cpu", None, 1)

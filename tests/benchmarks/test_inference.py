@@ -1,5 +1,6 @@
 """The published way is the oracle of ours, and the benchmark of both tells what it measured. Nothing here is timed."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from conftest import Run, random_batch, small_model
 
 from queryinst.benchmarks import inference, published
-from queryinst.config import PostprocessConfig
+from queryinst.config import ModelConfig, PostprocessConfig
 from queryinst.evaluation.coco import to_coco
 from queryinst.models.deploy import deploy
 from queryinst.models.packed import pack
@@ -48,7 +49,10 @@ def test_what_is_different_is_counted():
 
 
 @pytest.mark.usefixtures("forked")
-def test_the_command(run: Run, tmp_path: Path):
+def test_the_command(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of a small network, which the processes that are measured inherit."""
+    small = functools.partial(ModelConfig, num_stages=2, width=32, dynamic_width=8, ffn_width=32, mask_convs=1)
+    monkeypatch.setattr(inference, "ModelConfig", small)
     sizes = ["--sizes", "64x96", "32x32", "--batches", "1", "2", "--proposals", "5", "--rounds", "1"]
     how = ["--backbone", "tiny", "--stages", "--to", str(tmp_path)]
     code, said = run("benchmark", "inference", *sizes, *how)

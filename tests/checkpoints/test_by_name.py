@@ -5,6 +5,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import os
 import pickle
 import re
 import shutil
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,14 +61,18 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def in_a_process(publisher: Publisher, name: str = NAME) -> "subprocess.Popen[str]":
+def in_a_process(folder: Path, name: str = NAME) -> "subprocess.Popen[str]":
     """Another process that wants the same weights, and prints where they are."""
     script = (
         "from queryinst.zoo import OFFLINE, ZOO, Published\nfrom queryinst.checkpoints.by_name import local\n"
         f"ZOO[{name!r}] = Published(**{dataclasses.asdict(ZOO[name])!r})\nprint(local({name!r}))"
     )
-    words = [sys.executable, "-c", script]
-    return subprocess.Popen(words, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    path = folder / f"ask-{uuid.uuid4()}.py"
+    path.write_text(script)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, path], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
 def test_fetched_and_converted_once_and_then_used_without_a_network(
@@ -168,9 +174,10 @@ def test_a_cache_that_was_damaged_or_holds_something_else(publisher: Publisher, 
     assert origin(made.with_name("none")) == {}
 
 
-def test_two_processes_at_once_fetch_once(publisher: Publisher, cache: Path):
+@pytest.mark.usefixtures("forked")
+def test_two_processes_at_once_fetch_once(publisher: Publisher, cache: Path, tmp_path: Path):
     publisher.faults = [slow(0.005)] * 2
-    both = [in_a_process(publisher) for _ in range(2)]
+    both = [in_a_process(tmp_path) for _ in range(2)]
     said = [process.communicate(timeout=120) for process in both]
     made = cache / "mmdet" / ZOO[NAME].file.replace(".pth", ".safetensors")
     assert [out for out, _ in said] == [f"{made}\n"] * 2, said
@@ -179,9 +186,10 @@ def test_two_processes_at_once_fetch_once(publisher: Publisher, cache: Path):
     assert load(NAME).build() is not None
 
 
-def test_one_that_was_killed_goes_on(publisher: Publisher, cache: Path):
+@pytest.mark.usefixtures("forked")
+def test_one_that_was_killed_goes_on(publisher: Publisher, cache: Path, tmp_path: Path):
     publisher.faults = [slow(0.05)]
-    process = in_a_process(publisher)
+    process = in_a_process(tmp_path)
     partial = cache / "mmdet" / f"{ZOO[NAME].file}.partial"
     deadline = time.monotonic() + 60
     while not partial.exists() or partial.stat().st_size < 1 << 20:

@@ -4,7 +4,7 @@ import copy
 import io
 import json
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,10 +100,24 @@ def mutate(data: Any, way: tuple[Any, ...], change: str, value: Any = None) -> N
         node[f"{last}2"] = node[last]
 
 
+def kind(way: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What places have in common that differ by the entry or by the corner of a polygon alone."""
+    whole = {"bbox", "size", "counts", "iscrowd"} & set(way)  # each number of these means something else
+    return tuple(
+        "any" if isinstance(key, int) and (at == 1 or not whole) and "iscrowd" not in way else key
+        for at, key in enumerate(way)
+    )
+
+
 def changed_once() -> Iterator[tuple[Any, str]]:
-    """Every place of the file with every odd value in it, or deleted, or written twice; and what was done."""
+    """Every kind of place with every odd value in it, and every place deleted or written twice; and what was done."""
+    kinds = defaultdict(list)
     for way in places(content()):
-        for change, value in [*(("replace", odd) for odd in ODD), ("delete", None), ("repeat", None)]:
+        kinds[kind(way)].append(way)
+    for alike in kinds.values():
+        changes = [(way, change, None) for way in alike for change in ("delete", "repeat")]
+        changes += [(alike[number % len(alike)], "replace", odd) for number, odd in enumerate(ODD)]
+        for way, change, value in changes:
             data = content()
             mutate(data, way, change, value)
             yield data, f"{change} {way} {value!r:.80}"
@@ -190,7 +204,7 @@ def require_one_line(sentence: str, done: str) -> None:
 
 def test_annotation_files_with_odd_values(folder: Path):
     ends: Counter[str] = Counter()
-    for number, (data, done) in enumerate([(content(), "nothing"), *changed_once(), *changed_twice(600)]):
+    for number, (data, done) in enumerate([(content(), "nothing"), *changed_once(), *changed_twice(300)]):
         (folder / "x.json").write_text(json.dumps(data))
         try:
             end = use(folder, ("pycocotools", "faster_coco_eval")[number % 2])
@@ -199,7 +213,7 @@ def test_annotation_files_with_odd_values(folder: Path):
         require_one_line(end, done)
         ends["fine" if end == "fine" else "refused"] += 1
     assert ends["fine"] > 300
-    assert ends["refused"] > 2000
+    assert ends["refused"] > 1200
 
 
 def test_annotation_files_with_damaged_text(folder: Path):

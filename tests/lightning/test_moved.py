@@ -15,9 +15,16 @@ from queryinst.lightning.callbacks.keep_last import KeepLast
 COMMAND = [*TINY, "callbacks.pictures=0"]
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stopped")
+
+
 @pytest.fixture
-def stopped(workplace: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a run that was stopped after the first of two epochs, whose best mask AP was 0.9."""
+def stopped(workplace: Path, run: Run, monkeypatch: pytest.MonkeyPatch, kept: Path) -> Path:
+    """The folder of a run that was stopped after the first of two epochs, whose best mask AP was 0.9. Made once."""
+    for folder in kept.iterdir():
+        return Path(shutil.copytree(folder, workplace / "outputs" / folder.name))
     whole = KeepLast.on_train_epoch_end
 
     def leave(self: KeepLast, trainer: Any, module: Any) -> None:
@@ -38,6 +45,7 @@ def stopped(workplace: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Path:
         "best_k_models": dict.fromkeys(state["best_k_models"], score),
     }
     torch.save(content, folder / "last.ckpt")
+    shutil.copytree(folder, kept / folder.name)
     return folder
 
 

@@ -6,7 +6,9 @@ The weights travel as a user's would: a file as MMDetection, hustvl/QueryInst or
 in float64, because in float32 a ReLU near zero may open or close by rounding alone (1e-3 of a norm).
 """
 
+import copy
 import dataclasses
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,15 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoint]
     return {origin: load(folder / f"{origin}.safetensors") for origin in ORIGINS}
 
 
+@functools.cache
+def network(path: Path, norm: str) -> QueryInst:
+    """That of a converted file, for copies: to draw random weights takes longer than most of what is compared."""
+    checkpoint = load(path)
+    model = QueryInst(checkpoint.config.model, dataclasses.replace(checkpoint.config.backbone, norm=norm), 5)
+    model.load_state_dict(checkpoint.weights)
+    return model
+
+
 class Case:
     """One stored case of one implementation, and our network with the same weights."""
 
@@ -59,10 +70,7 @@ class Case:
         self.stored: Any = np.load(GOLDEN / f"{origin}_{name}.npz")
         self.inputs: Any = np.load(GOLDEN / f"mmdet_{name}.npz")  # the same for all
         self.postprocess = checkpoint.config.model.postprocess
-        backbone = dataclasses.replace(checkpoint.config.backbone, norm="frozen" if origin == "paddle" else "fixed")
-        self.model = QueryInst(checkpoint.config.model, backbone, num_classes=5)
-        self.model.load_state_dict(checkpoint.weights)
-        self.model.to(dtype)
+        self.model = copy.deepcopy(network(checkpoint.path, "frozen" if origin == "paddle" else "fixed")).to(dtype)
         self.images = torch.from_numpy(self.inputs["input/img"]).to(dtype)
         self.sizes = torch.from_numpy(self.inputs["input/img_shapes_hw"])
         self.original_sizes = torch.from_numpy(self.inputs["input/ori_shapes_hw"])

@@ -13,7 +13,7 @@ from typing import Any
 import hydra
 import pytest
 import torch
-from conftest import BRIEF, ROOT, SHORT, TINY, Run
+from conftest import BRIEF, ROOT, SHORT, SMALLER, TINY, Run
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
@@ -57,7 +57,7 @@ def test_every_study_composes_and_runs_nothing_when_dry(run: Run, workplace: Pat
 
 def test_a_sweep_ends_what_can_end_and_says_what_failed(run: Run, workplace: Path):
     """One job ends, two fail in their process or before it; a second call skips what is finished."""
-    settings = [*TINY, "callbacks.pictures=0", "model.num_heads=4,5", "data.min_image_side=32,5000"]
+    settings = [*SHORT, "model.num_heads=4,5", "data.min_image_side=32,5000"]
     code, said = run("train", "-m", *settings)
     assert code == 1, said
     assert [record["status"] for record in records(workplace)] == ["finished", "failed", "failed", "failed"]
@@ -69,12 +69,12 @@ def test_a_sweep_ends_what_can_end_and_says_what_failed(run: Run, workplace: Pat
     assert third["said"] == "model.num_heads must divide model.width; got 5 heads for width 32"
     assert "1 of 4 jobs finished" in said
     assert re.search(r"model.num_heads=4 data.min_image_side=32 +shapes_tiny-\w+ +finished +0\.\d+ +0\.\d+", said)
-    assert "[model.num_heads=4 data.min_image_side=32] epoch 2/2" in said
+    assert "[model.num_heads=4 data.min_image_side=32] epoch 1/1" in said
     log = workplace / "outputs/studies/num_heads-min_image_side" / f"{Path(first['folder']).name}.log"
-    assert "epoch 2/2  step 12/12" in log.read_text()
+    assert "epoch 1/1  step 6/6" in log.read_text()
 
-    assert run("train", *TINY, "callbacks.pictures=0", "model.num_heads=4", "data.min_image_side=30")[0] == 0
-    code, said = run("train", "-m", *TINY, "callbacks.pictures=0", "model.num_heads=4", "data.min_image_side=32,30")
+    assert run("train", *SHORT, "model.num_heads=4", "data.min_image_side=30")[0] == 0
+    code, said = run("train", "-m", *SHORT, "model.num_heads=4", "data.min_image_side=32,30")
     assert code == 0, said
     for side in (32, 30):
         assert f"[data.min_image_side={side}] finished before: outputs/shapes_tiny-" in said
@@ -82,16 +82,16 @@ def test_a_sweep_ends_what_can_end_and_says_what_failed(run: Run, workplace: Pat
     (run_config,) = workplace.glob(f"{first['folder']}/config.yaml")
     assert OmegaConf.load(run_config).study_name == "num_heads-min_image_side"
 
-    code, said = run("train", "-m", *TINY, "schedule.epochs=2,4", "dry_run=true")
+    code, said = run("train", "-m", *SHORT, "schedule.epochs=1,4", "dry_run=true")
     assert code == 0
     states = dict(re.findall(r"schedule.epochs=(\d) +\S+ +(\w+) ", said))
-    assert states == {"2": "finished", "4": "new"}
+    assert states == {"1": "finished", "4": "new"}
     assert re.search(r"not finished, together +0\.\d\d", said)
 
 
 def test_a_killed_sweep_goes_on(workplace: Path, run: Run):
     """The sweep alone is killed: its job saves and leaves; the same command ends as if nothing had happened."""
-    command = [*TINY, "schedule.epochs=3", "callbacks.pictures=0", "trainer.checkpoint_every=1", "seed=0"]
+    command = [*TINY, "trainer.max_train_batches=5", "callbacks.pictures=0", "trainer.checkpoint_every=1", "seed=0"]
     words = [sys.executable, "-m", "queryinst.train", "-m", *command]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(words, cwd=workplace, env=environment, stdout=subprocess.DEVNULL) as process:
@@ -212,6 +212,6 @@ def test_a_job_ends_with_its_sweep(tmp_path: Path):
 def test_a_dry_run_says_that_its_data_is_not_there(run: Run, workplace: Path):
     sentence = "note: without its data this cannot be trained here: the data folder gone does not exist"
     for words in (["dry_run=true"], ["-m", "seed=1,2", "dry_run=true"]):
-        code, said = run("train", "data=coco", "data.root=gone", *words)
+        code, said = run("train", *SMALLER, "data=coco", "data.root=gone", *words)
         assert code == 0, said
         assert said.count(sentence) == 1
