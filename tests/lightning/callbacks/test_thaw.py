@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import ROOT, SMALL, TINY, Run, random_batch
+from conftest import ROOT, SMALL, TINY, Run, Write, random_batch
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy
 from torch import nn
 from torch.utils.data import DataLoader
@@ -130,8 +130,9 @@ def test_a_backbone_that_cannot_thaw_is_one_sentence(backbone: nn.Module, senten
     assert str(caught.value).startswith(sentence)
 
 
-def test_it_is_said_before_anything_is_trained(workplace: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
-    (workplace / "my_net.py").write_text(
+def test_it_is_said_before_anything_is_trained(workplace: Path, run: Run, write: Write):
+    write(
+        "my_net.py",
         "from torch import nn\n"
         "class Net(nn.Module):\n"
         "    channels = (2, 2, 2, 2)\n"
@@ -141,9 +142,8 @@ def test_it_is_said_before_anything_is_trained(workplace: Path, run: Run, monkey
         "        self.stages = nn.ModuleList([first, *rest])\n"
         "        self.stages[0].requires_grad_(False)\n"
         "    def forward(self, x):\n"
-        "        return [x := stage(x) for stage in self.stages]\n"
+        "        return [x := stage(x) for stage in self.stages]\n",
     )
-    monkeypatch.syspath_prepend(workplace)
     code, text = run("train", *COMMAND, "backbone.name=my_net:Net")
     assert (code, text.count("\n")) == (2, 1), text
     assert "and Net has no method `thaw()`" in text
