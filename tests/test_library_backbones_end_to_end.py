@@ -29,7 +29,7 @@ SETTINGS = [
 ]
 
 
-ONNX = ("vit", "dinov3")  # attention; convolutions and norms as ONNX are those of our own networks
+ONNX = ("vit", "dinov3")  # of the others below
 SLOW = ("efficientnet", "dinov3")  # half a minute each, for what the others show of timm's networks
 
 
@@ -64,6 +64,18 @@ def test_train_evaluate_predict_export(kind: str, workplace: Path, run: Run):
     assert code == 0, text
     assert "agreement " in text, "at two sizes and two numbers of images other than those it was made with"
     assert (workplace / file).exists()
+
+
+@pytest.mark.slow  # a quarter of a minute each, for convolutions and norms, which our own networks have too
+@pytest.mark.parametrize(
+    "name", ["torchvision:mobilenet_v2", "timm:test_convnext", "timm:test_efficientnet", "timm:test_vit"]
+)
+def test_untrained_it_becomes_onnx_too(name: str, tmp_path: Path, run: Run):
+    code, text = run(
+        "export", str(checkpoint_of(name, tmp_path)), str(tmp_path / "model.onnx"), "--max-detections", "5"
+    )
+    assert code == 0, text
+    assert "agreement " in text
 
 
 def checkpoint_of(name: str, folder: Path) -> Path:

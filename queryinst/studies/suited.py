@@ -193,14 +193,23 @@ CHOICES: dict[str, Callable[[Asked], Choice]] = {
 }
 
 
+_last: list[Asked] = []  # of the configuration that was asked about last: it is asked about many times
+
+
+def _asked(root: DictConfig) -> Asked:
+    if not _last or _last[0].root is not root:
+        _last[:] = [Asked(root)]
+    return _last[0]
+
+
 def register() -> None:
     """Make `${suited:NAME}` known to OmegaConf."""
-    OmegaConf.register_new_resolver(NAME, lambda name, *, _root_: CHOICES[name](Asked(_root_)).value, replace=True)
+    OmegaConf.register_new_resolver(NAME, lambda name, *, _root_: CHOICES[name](_asked(_root_)).value, replace=True)
 
 
 def reasons(composed: DictConfig) -> dict[str, str]:
     """Why the settings that were left to be chosen are what they are, by their keys."""
-    asked = Asked(composed)
+    asked = _asked(composed)
     return {key: CHOICES[name](asked).why for key, name in _open(OmegaConf.to_container(composed, resolve=False))}
 
 

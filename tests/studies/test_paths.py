@@ -44,7 +44,7 @@ def test_paths_are_what_was_written(path: str):
     assert (predict.checkpoint, predict.source, predict.output) == (path, path, path)
     assert compose("evaluate", EvaluateConfig, [f"checkpoint={path}", f"images={path}"]).images == path
     assert compose("doctor", DoctorConfig, ["data=coco", f"data.root={path}"]).data.root == path
-    train = compose("config", TrainConfig, ["data=coco", f"data.val_images={path}", f"weights={path}"])
+    train = compose("config", TrainConfig, ["+experiment=tiny", f"data.val_images={path}", f"weights={path}"])
     assert (train.data.val_images, train.weights) == (path, path)
 
 
