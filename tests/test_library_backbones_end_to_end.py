@@ -29,7 +29,7 @@ SETTINGS = [
 ]
 
 
-ONNX = ("vit", "dinov3")  # of the others below
+ONNX = ("vit", "dinov3", "efficientnet")  # of the others below
 SLOW = ("efficientnet", "dinov3")  # half a minute each, for what the others show of timm's networks
 
 
@@ -66,10 +66,8 @@ def test_train_evaluate_predict_export(kind: str, workplace: Path, run: Run):
     assert (workplace / file).exists()
 
 
-@pytest.mark.slow  # a quarter of a minute each, for convolutions and norms, which our own networks have too
-@pytest.mark.parametrize(
-    "name", ["torchvision:mobilenet_v2", "timm:test_convnext", "timm:test_efficientnet", "timm:test_vit"]
-)
+@pytest.mark.slow  # a quarter of a minute each: convolutions and norms, which our own networks have too
+@pytest.mark.parametrize("name", ["torchvision:mobilenet_v2", "timm:test_convnext"])
 def test_untrained_it_becomes_onnx_too(name: str, tmp_path: Path, run: Run):
     code, text = run(
         "export", str(checkpoint_of(name, tmp_path)), str(tmp_path / "model.onnx"), "--max-detections", "5"
