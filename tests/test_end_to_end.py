@@ -68,6 +68,8 @@ def test_train_evaluate_predict(workplace: Path, run: Run):
     assert "this run is finished" in text
 
     best = folder / "best.ckpt"
+    kept = [torch.load(folder / f"{name}.ckpt", weights_only=True).keys() for name in ("best", "last")]
+    assert ["optimizer_states" in content for content in kept] == [False, True]
     code, text = run("evaluate", f"checkpoint={best}", "output=again.json")
     assert code == 0, text
     again = json.loads((workplace / "again.json").read_text())["metrics"]

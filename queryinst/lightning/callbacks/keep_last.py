@@ -34,11 +34,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def __init__(self, light: Path | None = None) -> None:
-        self.light = light
+        self.light = light and light.resolve()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         path = Path(path)
-        if path == self.light:
+        if path.resolve() == self.light:  # Lightning makes it absolute
             checkpoint = {name: value for name, value in checkpoint.items() if name not in RESUMING}
         partial = path.with_name(f"{path.name}.partial")
         try:
