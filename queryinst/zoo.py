@@ -69,7 +69,7 @@ ZOO = {published.name: published for published in (
     _hustvl("swin_l_ms_crop_50e_pro300", "1tqkpaArF0a0WVEolsCC8yrvgoydY7_Ha", 56.1, 48.9),
 )}
 # fmt: on
-OFFLINE = "QUERYINST_OFFLINE"  # environment: nothing is fetched where it is set
+OFFLINE = "QUERYINST_OFFLINE"  # environment: where it is set, neither published weights nor a start is fetched
 PUBLISHERS = ("mmdet", "paddle", "hustvl")
 
 

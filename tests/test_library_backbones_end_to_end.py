@@ -66,7 +66,6 @@ def test_train_evaluate_predict_export(kind: str, workplace: Path, run: Run):
     assert (workplace / file).exists()
 
 
-@pytest.mark.slow  # a quarter of a minute each: convolutions and norms, which our own networks have too
 @pytest.mark.parametrize("name", ["torchvision:mobilenet_v2", "timm:test_convnext"])
 def test_untrained_it_becomes_onnx_too(name: str, tmp_path: Path, run: Run):
     code, text = run(

@@ -1,8 +1,6 @@
 """What a data set is like, as far as settings depend on it."""
 
-import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,24 +26,10 @@ class Facts:
 
 
 TYPICAL = Facts(images=1000, short=480, long=640, objects=7.3, most=60, small=20.0)  # as of COCO
-_seen: dict[tuple[object, ...], Facts] = {}
 
 
 def facts(data: DataConfig) -> Facts:
-    """Look at the annotation files, once for each state of them in a process.
-
-    Raises:
-        UserError: they cannot be used, or nothing in them can be learned.
-    """
-    files = [Path(data.root, name) for name in (data.train_annotations, data.val_annotations)]
-    stamps = [(path.stat().st_mtime_ns, path.stat().st_size) for path in files if path.exists()]
-    key = (repr(dataclasses.astuple(data)), *stamps)
-    if key not in _seen:
-        _seen[key] = _look(data)
-    return _seen[key]
-
-
-def _look(data: DataConfig) -> Facts:
+    """Look at the annotation files. Raises UserError where they cannot be used, or nothing in them can be learned."""
     train, val = open_split(data, "train"), open_split(data, "val")
     images = train.trainable(data.min_image_side, keep_empty=False)
     if not len(images):

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from queryinst.studies.beginning import PUBLISHED, missing
 from queryinst.studies.paths import quote
-from queryinst.studies.start import PUBLISHED, missing
 
 LARGE, SMALL = "finetune", "finetune_small"
 

@@ -32,7 +32,6 @@ from queryinst.trainer_config import TrainerConfig
 from queryinst.zoo import in_zoo, published
 
 suited.register()
-_FRESH: dict[type[Any], DictConfig] = {}
 
 __all__ = ["CONF", "command", "compose", "typed"]
 
@@ -106,11 +105,10 @@ def _announce(config_name: str, schema: type[Any]) -> None:
         store.store(name=name, node=schema)
 
 
+@functools.cache
 def _fresh(schema: type[Any]) -> DictConfig:
     """A schema as OmegaConf has it, made once; a merge changes a copy of it."""
-    if schema not in _FRESH:
-        _FRESH[schema] = OmegaConf.structured(schema)
-    return _FRESH[schema]
+    return OmegaConf.structured(schema)
 
 
 def _full(words: Sequence[str], schema: type[Any]) -> list[str]:
@@ -141,7 +139,10 @@ def typed(composed: DictConfig, schema: type[Any]) -> Any:
     with explained(schema, Sources([])):
         # onto a fresh schema: Hydra lets `+key=value` add to a node what its dataclass does not have
         config: Any = OmegaConf.to_object(
-            OmegaConf.merge(_fresh(schema), OmegaConf.to_container(composed, resolve=True))
+            OmegaConf.merge(
+                _fresh(schema),  # type: ignore[arg-type]  # a class has a hash
+                OmegaConf.to_container(composed, resolve=True),
+            )
         )
         if isinstance(config, TrainConfig):
             config.chosen |= suited.reasons(composed)

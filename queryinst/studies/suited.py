@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from queryinst.config import DataConfig, ModelConfig
-from queryinst.studies import start
+from queryinst.studies import beginning
 from queryinst.studies.own_split import with_split
 from queryinst.studies.paths import expand
 from queryinst.studies.plan import missing_data
@@ -55,9 +55,13 @@ class Asked:
 
     @functools.cached_property
     def facts(self) -> "Facts":
-        """Of the data; of photographs as they usually are where it is not there, which is said elsewhere."""
+        """Of the data; of usual photographs where it is missing, which is said elsewhere, is video, or is still to be made:
+        the same command must mean the same run before and after.
+        """
         from queryinst.data.facts import TYPICAL, facts
 
+        if self.get("data.shapes") or self.get("data.video"):
+            return TYPICAL
         reader: Any = OmegaConf.to_object(self.root.data.reader)
         data = DataConfig(reader=reader, **{name: self.get(f"data.{name}") for name in PLACES})
         expand(data)
@@ -78,16 +82,18 @@ class Asked:
         usual: Any = OmegaConf.to_container(OmegaConf.structured(ModelConfig))
         same = all(model[name] == usual[name] for name in usual if name not in ("num_proposals", "postprocess"))
         same &= self.get("backbone.name") == "resnet50"
-        return start.PUBLISHED if same and self.is_open("weights") and self.is_open("backbone.weights") else {}
+        return beginning.PUBLISHED if same and self.is_open("weights") and self.is_open("backbone.weights") else {}
 
     @functools.cached_property
-    def start(self) -> start.Start:
+    def start(self) -> beginning.Start:
         """What the network begins with."""
         if not self.is_open("weights") and self.get("weights"):
-            return start.Start("published", None, None, "weights are given")
+            return beginning.Start("published", None, None, "weights are given")
         if not self.is_open("backbone.weights"):
-            return start.Start("ImageNet" if self.get("backbone.weights") else "nothing", None, None, "that is given")
-        return start.find(self.published.get(self.get("model.num_proposals")), self.get("backbone.name"))
+            return beginning.Start(
+                "ImageNet" if self.get("backbone.weights") else "nothing", None, None, "that is given"
+            )
+        return beginning.find(self.published.get(self.get("model.num_proposals")), self.get("backbone.name"))
 
 
 def _queries(asked: Asked) -> Choice:

@@ -42,14 +42,6 @@ def test_what_is_seen(tmp_path: Path):
     assert found == Facts(images=3, short=200, long=400, objects=pytest.approx(10 / 3), most=9, small=pytest.approx(4))
 
 
-def test_a_file_that_was_changed_is_looked_at_again(tmp_path: Path):
-    write(tmp_path, "val", [(90, 90)], [entry(0, 0, 9)])
-    write(tmp_path, "train", [(100, 100)], [entry(0, 0, 9)])
-    assert facts(data(tmp_path)).images == 1
-    write(tmp_path, "train", [(100, 100)] * 2, [entry(0, 0, 9), entry(1, 1, 9)])
-    assert facts(data(tmp_path)).images == 2
-
-
 def test_nothing_to_learn(tmp_path: Path):
     for split in ("train", "val"):
         write(tmp_path, split, [(100, 100)], [])

@@ -7,9 +7,9 @@ from conftest import coco_folder
 
 from queryinst.config import TrainConfig
 from queryinst.errors import UserError
-from queryinst.studies import start, suited
+from queryinst.studies import beginning, suited
+from queryinst.studies.beginning import Start
 from queryinst.studies.command import compose
-from queryinst.studies.start import Start
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def begin(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
             return Start(kind, published, None, "")
         return Start("ImageNet", None, "imagenet", "") if kind != "nothing" else Start(kind, None, None, "")
 
-    monkeypatch.setattr(start, "find", find)
+    monkeypatch.setattr(beginning, "find", find)
 
 
 def folder(
@@ -107,7 +107,7 @@ def test_small_objects_are_enlarged_and_large_images_are_not_kept(
 def test_small_data_is_seen_more_often(tmp_path: Path, images: int, monkeypatch: pytest.MonkeyPatch):
     root = folder(tmp_path / "data", images=min(images, 500), objects=1)
     if images > 500:
-        monkeypatch.setattr("queryinst.data.facts._look", lambda data: suited_facts(images))
+        monkeypatch.setattr("queryinst.data.facts.facts", lambda data: suited_facts(images))
     config = settings(root, SMALL)
     assert config.schedule.epochs == {45: 400, 100: 400, 500: 80, 100_000: 12}[images]
     assert config.data.batch_size == {45: 2, 100: 4, 500: 4, 100_000: 4}[images]
@@ -166,6 +166,16 @@ def test_a_fault_of_the_data_is_the_datas_sentence(tmp_path: Path):
 
 def test_without_data_there_are_settings_for_photographs(tmp_path: Path):
     assert settings(tmp_path / "gone", SMALL).augmentation.test_short_side == 480
+
+
+@pytest.mark.parametrize("data", ["shapes_tiny", "shapes_video_tiny"])
+def test_what_is_still_to_be_made_is_not_looked_at(data: str, request: pytest.FixtureRequest, tmp_path: Path):
+    """Or the second time the same command would mean another run."""
+    words = [SMALL, f"data={data}", "trainer.accelerator=cpu", "tracker.by=iou"]
+    before = compose("config", TrainConfig, words)
+    request.getfixturevalue("shapes_root" if data == "shapes_tiny" else "clips_root")
+    assert (tmp_path / before.data.root).is_dir()
+    assert compose("config", TrainConfig, words) == before
 
 
 def test_every_choice_of_a_recipe_is_known_and_every_known_one_is_made():

@@ -7,8 +7,8 @@ import pytest
 import torchvision
 
 from queryinst.errors import UserError
-from queryinst.studies import start
-from queryinst.studies.start import PUBLISHED, Start, find, missing
+from queryinst.studies import beginning
+from queryinst.studies.beginning import PUBLISHED, Start, find, missing
 from queryinst.zoo import OFFLINE, ZOO
 
 NAME, SMALL = PUBLISHED[100], "torchvision:mobilenet_v2"
@@ -49,7 +49,7 @@ def can_be_had(monkeypatch: pytest.MonkeyPatch, *names: str) -> list[str]:
             raise UserError(f"{name} is on the moon")
         return Path("here")
 
-    monkeypatch.setattr(start, "local", local)
+    monkeypatch.setattr(beginning, "local", local)
     return asked
 
 
@@ -86,6 +86,7 @@ def test_then_nothing(monkeypatch: pytest.MonkeyPatch, torchvisions: Path, tmp_p
         f"{NAME} is on the moon; the ImageNet weights of resnet50 cannot be had (QUERYINST_OFFLINE is set): "
         f"save {torchvisions.as_uri()} as {fetched}"
     )
+    assert find(None, "timm:convnextv2_atto").kind == "nothing"
     monkeypatch.delenv(OFFLINE)
     forget()
     torchvisions.write_bytes(b"a page that wants a login")

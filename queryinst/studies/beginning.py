@@ -57,7 +57,7 @@ def missing(published: str) -> str:
 def _imagenet(backbone: str) -> str:
     """Fetch the weights of a backbone of torchvision's; why they cannot be had, if so. timm fetches its own later."""
     if library_of(backbone) == "timm":
-        return ""
+        return f"those of {backbone} are timm's to fetch, and {OFFLINE} is set" if os.environ.get(OFFLINE) else ""
     import torch
     import torchvision
 
