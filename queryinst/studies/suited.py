@@ -55,7 +55,7 @@ class Asked:
 
     @functools.cached_property
     def facts(self) -> "Facts":
-        """Of the data; of usual photographs where it is missing, which is said elsewhere, is video, or is still to be made:
+        """Of the data; of usual photographs where it is missing (said elsewhere), is video, or is still to be made:
         the same command must mean the same run before and after.
         """
         from queryinst.data.facts import TYPICAL, facts
