@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from queryinst.config import BackboneConfig, ModelConfig
 from queryinst.models.association_head import AssociationHead
-from queryinst.models.backbone import build_backbone, channels_of, made_module
+from queryinst.models.backbone import Backbone, build_backbone, channels_of, made_module
 from queryinst.models.box_head import BoxHead
 from queryinst.models.fpn import FPN
 from queryinst.models.initialisation import as_paddle
@@ -82,6 +82,9 @@ class QueryInst(nn.Module):
         height, width = images.shape[-2:]
         if height % STRIDES[-1] or width % STRIDES[-1]:
             raise ValueError(f"images must be padded to multiples of {STRIDES[-1]}, got {height}x{width}")
+        if self.training and images.device.type == "cpu" and isinstance(self.backbone, Backbone):
+            # All maps follow in this order, which oneDNN's convolutions and the gathering of regions like best.
+            images = images.contiguous(memory_format=torch.channels_last)
         rows = torch.arange(height, device=images.device) < sizes[:, :1]
         columns = torch.arange(width, device=images.device) < sizes[:, 1:]
         inside = (rows[:, None, :, None] & columns[:, None, None, :]).to(self.mean.dtype)

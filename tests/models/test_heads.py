@@ -8,7 +8,7 @@ from queryinst.config import ModelConfig
 from queryinst.models.box_head import BoxHead
 from queryinst.models.dynamic_conv import DynamicConv
 from queryinst.models.fpn import FPN
-from queryinst.models.mask_head import ConvNorm, MaskHead
+from queryinst.models.mask_head import ConvNorm, Doubling, MaskHead
 from queryinst.ops import boxes as box_ops
 
 SMALL = ModelConfig(width=16, dynamic_width=8, num_heads=2, ffn_width=32)
@@ -123,6 +123,18 @@ def test_statistics_are_those_of_the_rows_and_without_rows_they_stay(rows: int):
     if rows:
         again = layer.bn(layer.conv(x)).relu()
         torch.testing.assert_close(made, again)
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_doubling_is_a_transposed_convolution(rows: int):
+    """Forward and backward, in training as at test, where PyTorch's own kernel does it."""
+    layer, x = Doubling(6).double(), torch.randn(rows, 6, 5, 4, dtype=torch.float64, requires_grad=True)
+    of, weight = [x, *layer.parameters()], torch.randn(rows, 6, 10, 8, dtype=torch.float64)
+    trained, tested = layer.train()(x), layer.eval()(x)
+    torch.testing.assert_close(trained, tested)
+    for ours, theirs in zip(*(torch.autograd.grad(y, of, weight) for y in (trained, tested)), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert "Convolution" not in trained.grad_fn.name()
 
 
 @pytest.mark.parametrize("training", [False, True])

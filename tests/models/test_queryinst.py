@@ -29,6 +29,20 @@ def test_what_lies_in_the_padding_does_not_matter():
     assert torch.equal(a.stages[-1].boxes, b.stages[-1].boxes)
 
 
+def test_maps_have_their_channels_last_in_training():
+    """Of a backbone of ours; a user's own gets images in the usual order, of which it may take a view."""
+    model, seen = small_model(), []
+    model.backbone.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    batch = random_batch([1])
+    for training in (True, False):
+        output = model.train(training)(batch.images, batch.sizes)
+        assert seen.pop().is_contiguous(memory_format=torch.channels_last) is training
+        assert all(x.is_contiguous(memory_format=torch.channels_last) is training for x in output.pyramid.maps[:3])
+    model.backbone = torch.nn.Sequential(model.backbone)
+    model.train()(batch.images, batch.sizes)
+    assert seen.pop().is_contiguous()
+
+
 def test_a_batch_is_its_images_one_by_one():
     model = small_model().eval()
     batch = random_batch([1, 1, 1])
