@@ -120,8 +120,8 @@ def train(model: MaskRCNN, photos: Photos, batch: int, lr: float, seconds: float
 
 
 @torch.inference_mode()
-def evaluate(model: MaskRCNN, photos: Photos) -> tuple[dict[str, float], float]:
-    """COCO's metrics of masks and boxes, and seconds an image from pixels to codes."""
+def evaluate(model: MaskRCNN, photos: Photos) -> tuple[dict[str, float], float, list[dict[str, Any]]]:
+    """COCO's metrics of masks and boxes, seconds an image from pixels to codes, and what was found."""
     model.eval()
     found, seconds = [], 0.0
     for image, target in (photos[index] for index in range(len(photos))):
@@ -143,7 +143,9 @@ def evaluate(model: MaskRCNN, photos: Photos) -> tuple[dict[str, float], float]:
             judge.accumulate()
             judge.summarize()
             metrics |= {f"{kind}_AP": judge.stats[0], f"{kind}_AP50": judge.stats[1], f"{kind}_AP75": judge.stats[2]}
-    return metrics, seconds / len(photos)
+    for entry in found:
+        entry["segmentation"]["counts"] = entry["segmentation"]["counts"].decode()
+    return metrics, seconds / len(photos), found
 
 
 def main() -> None:
@@ -157,15 +159,18 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the training images")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--to", type=Path, required=True)
+    parser.add_argument("--results", type=Path, help="a COCO results file of all that was found")
     given = parser.parse_args()
     torch.manual_seed(given.seed)
     photos, judged = Photos(given.folder / "train", True, given.share), Photos(given.folder / "valid", False)
     model = network(given.weights, len(photos.classes), given.side, 100)
     steps = train(model, photos, given.batch, given.lr, given.minutes * 60)
-    metrics, seconds = evaluate(model, judged)
-    asked = {key: str(value) for key, value in vars(given).items() if key not in ("folder", "weights", "to")}
+    metrics, seconds, found = evaluate(model, judged)
+    asked = {key: str(value) for key, value in vars(given).items() if key not in ("folder", "weights", "to", "results")}
     pretrained = {"pretrained": given.weights != "none"}
     result = asked | pretrained | {"steps": steps, "images": len(photos), "seconds_per_image": seconds, **metrics}
+    if given.results:
+        given.results.write_text(json.dumps(found))
     given.to.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 

@@ -26,7 +26,9 @@ STEP = 32  # pixels: sides are multiples of the coarsest stride
 LARGEST = {"gpu": 800, "cpu": 512}  # pixels: short side
 READABLE = 16  # pixels: where many objects are smaller, images are enlarged, at most twofold
 QUERIES = (50, 100, 200, 300, 500, 1000)
-SEEN = {"published": 6_000, "ImageNet": 20_000, "nothing": 40_000}  # images in all epochs together, by the start
+SEEN = {"published": 6_000, "ImageNet": 20_000, "nothing": 40_000}  # images in all epochs together; half without a GPU
+OBJECTS = 32  # of a step without a GPU
+PUBLISHED_LR, SMALL_LR = 1e-4, 5e-4  # of a step: the one for 16 images
 LEAST, MOST = 12, 400  # epochs
 EVALUATIONS = 20  # of a run
 
@@ -133,10 +135,21 @@ def _warmup(asked: Asked) -> Choice:
 
 
 def _batch_size(asked: Asked) -> Choice:
-    images, largest = asked.facts.images, {"gpu": 16, "cpu": 4}[asked.machine]
-    return Choice(
-        max(min(largest, images // 16), 1), f"{images} images" + (", no GPU" if asked.machine == "cpu" else "")
-    )
+    images, objects = asked.facts.images, asked.facts.objects
+    if asked.machine == "gpu":
+        return Choice(max(min(16, images // 16), 1), f"{images} images")
+    enough = max(round(OBJECTS / max(objects, 1)), 1)  # time is short: more steps learn more than larger ones
+    why = f"{images} images of {objects:.0f} objects, no GPU: {OBJECTS} objects a step"
+    return Choice(max(min(4, enough, images // 16), 1), why)
+
+
+def _lr(asked: Asked) -> Choice:
+    images, width = asked.get("data.batch_size"), asked.get("model.width")
+    if asked.start.kind == "published":
+        return Choice(PUBLISHED_LR * images / 16, f"starting from published, {images} images a step")
+    if width >= ModelConfig.width:
+        return Choice(PUBLISHED_LR, "as published for an ImageNet backbone")
+    return Choice(SMALL_LR, f"a head of {width} channels")
 
 
 def _workers(asked: Asked) -> Choice:
@@ -145,8 +158,10 @@ def _workers(asked: Asked) -> Choice:
 
 def _epochs(asked: Asked) -> Choice:
     seen, images = SEEN[asked.start.kind], asked.facts.images
+    seen //= 2 if asked.machine == "cpu" else 1
     epochs = min(max(round(seen / images), LEAST), MOST)
-    return Choice(epochs, f"{seen} images to see, starting from {asked.start.kind}, {LEAST} epochs at least")
+    less = ", no GPU" if asked.machine == "cpu" else ""
+    return Choice(epochs, f"{seen} images to see, starting from {asked.start.kind}{less}, {LEAST} epochs at least")
 
 
 def _evaluate_every(asked: Asked) -> Choice:
@@ -159,8 +174,23 @@ def _frozen(asked: Asked) -> Choice:
     return Choice(1, "stem and first stage are pretrained") if begun else Choice(-1, "nothing is pretrained")
 
 
+def _precision(asked: Asked) -> Choice:
+    """bfloat16 where the machine multiplies it: a processor without AMX is slower with it than without."""
+    import torch
+
+    if asked.machine == "cpu":
+        has = torch.backends.mkldnn.is_available() and getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+        why = f"the processor has {'' if has else 'no '}AMX"
+    else:
+        has = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        why = f"the GPU has {'' if has else 'no '}bfloat16"
+    return Choice("bf16-mixed" if has else "32-true", why)
+
+
 def _thaw(asked: Asked) -> Choice:
     frozen, epochs = asked.get("backbone.frozen_stages"), asked.get("schedule.epochs")
+    if frozen >= 0 and asked.machine == "cpu":
+        return Choice(None, "no GPU: to train its largest maps too takes half as long again")
     if frozen < 0 or epochs < 3:
         return Choice(None, "nothing is frozen" if frozen < 0 else f"{epochs} epochs are too few")
     return Choice(epochs // 3, f"a third of {epochs} epochs, when what started fresh has learned something")
@@ -189,13 +219,13 @@ CHOICES: dict[str, Callable[[Asked], Choice]] = {
     "crop_sides": _crop_sides,
     "batch_size": _batch_size,
     "num_workers": _workers,
-    # The published rates are for 16 images a step, a quarter of them for 4.
-    "lr": _by_start({"published": 2.5e-5, "ImageNet": 5e-4, "nothing": 5e-4}),
+    "lr": _lr,
     "backbone_factor": _by_start({"published": 0.1, "ImageNet": 0.3, "nothing": 1.0}),
     "clip_norm": _by_start({"published": 0.1, "ImageNet": 1.0, "nothing": 1.0}),
     "epochs": _epochs,
     "warmup_iterations": _warmup,
     "evaluate_every": _evaluate_every,
+    "precision": _precision,
 }
 
 

@@ -109,9 +109,34 @@ def test_small_data_is_seen_more_often(tmp_path: Path, images: int, monkeypatch:
     if images > 500:
         monkeypatch.setattr("queryinst.data.facts.facts", lambda data: suited_facts(images))
     config = settings(root, SMALL)
-    assert config.schedule.epochs == {45: 400, 100: 400, 500: 80, 100_000: 12}[images]
+    assert config.schedule.epochs == {45: 400, 100: 200, 500: 40, 100_000: 12}[images]
     assert config.data.batch_size == {45: 2, 100: 4, 500: 4, 100_000: 4}[images]
     assert 15 <= config.schedule.epochs / config.trainer.evaluate_every <= 40 or config.schedule.epochs == 12
+
+
+@pytest.mark.parametrize(("objects", "images"), [(1, 4), (8, 4), (16, 2), (35, 1), (200, 1)])
+def test_without_a_gpu_a_step_has_as_many_objects_as_it_needs(
+    tmp_path: Path, objects: int, images: int, monkeypatch: pytest.MonkeyPatch
+):
+    root = folder(tmp_path / "data", objects=objects)
+    config = settings(root, SMALL)
+    assert config.data.batch_size == images
+    assert config.optimizer.lr * images / config.optimizer.lr_batch == 5e-4
+    monkeypatch.setattr(suited.Asked, "machine", "gpu")
+    assert settings(root, SMALL).data.batch_size == 108 // 16
+
+
+def test_the_learning_rate_is_that_of_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    root = folder(tmp_path / "data", objects=5)
+
+    def rate(*words: str) -> float:
+        config = settings(root, *words)
+        return config.optimizer.lr * config.data.batch_size / config.optimizer.lr_batch
+
+    assert rate(SMALL) == rate(SMALL, "data.batch_size=2") == 5e-4
+    assert rate(LARGE) == rate(SMALL, "model.width=256") == 1e-4
+    begin(monkeypatch, "published")
+    assert rate(LARGE, "data.batch_size=16") == 4 * rate(LARGE, "data.batch_size=4") == pytest.approx(1e-4)
 
 
 def suited_facts(images: int) -> Any:
@@ -124,9 +149,25 @@ def test_what_is_frozen_thaws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     root = folder(tmp_path / "data")
     assert settings(root, SMALL).backbone.thaw is None, "nothing is frozen"
     begin(monkeypatch, "ImageNet")
+    assert settings(root, SMALL).backbone.thaw is None, "it would take half as long again"
+    monkeypatch.setattr(suited.Asked, "machine", "gpu")
     assert settings(root, SMALL, "schedule.epochs=30").backbone.thaw == 10
     assert settings(root, SMALL, "schedule.epochs=2").backbone.thaw is None
     assert settings(root, SMALL, "schedule.epochs=30", "backbone.frozen_stages=-1").backbone.thaw is None
+
+
+@pytest.mark.parametrize("has", [True, False])
+@pytest.mark.parametrize("machine", ["cpu", "gpu"])
+def test_bfloat16_where_the_machine_multiplies_it(
+    tmp_path: Path, machine: str, has: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(suited.Asked, "machine", machine)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: has and machine == "cpu")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: has and machine == "gpu")
+    config = settings(folder(tmp_path / "data"), SMALL)
+    assert config.trainer.precision == ("bf16-mixed" if has else "32-true")
+    assert ("has no" in config.chosen["trainer.precision"]) is not has
 
 
 def test_it_starts_from_the_best_that_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
