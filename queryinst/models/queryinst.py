@@ -15,6 +15,7 @@ from queryinst.models.fpn import FPN
 from queryinst.models.initialisation import as_paddle
 from queryinst.models.mask_head import MaskHead
 from queryinst.models.proposals import Proposals
+from queryinst.ops import ranks
 from queryinst.ops.roi import STRIDES, FeaturePyramid
 from queryinst.part_config import PartConfig, Used
 from queryinst.slots import is_ours
@@ -82,13 +83,20 @@ class QueryInst(nn.Module):
         height, width = images.shape[-2:]
         if height % STRIDES[-1] or width % STRIDES[-1]:
             raise ValueError(f"images must be padded to multiples of {STRIDES[-1]}, got {height}x{width}")
-        if self.training and images.device.type == "cpu" and isinstance(self.backbone, Backbone):
-            # All maps follow in this order, which oneDNN's convolutions and the gathering of regions like best.
+        if self._channels_last(images):
             images = images.contiguous(memory_format=torch.channels_last)
         rows = torch.arange(height, device=images.device) < sizes[:, :1]
         columns = torch.arange(width, device=images.device) < sizes[:, 1:]
         inside = (rows[:, None, :, None] & columns[:, None, None, :]).to(self.mean.dtype)
         return (images - self.mean).div_(self.std).mul_(inside)
+
+    def _channels_last(self, images: Tensor) -> bool:
+        """Whether all maps are to be in the order that oneDNN's convolutions and the gathering of regions like best.
+
+        Not under DDP: a gradient in that order does not lie in its buckets as it would have it.
+        """
+        ours = self.training and isinstance(self.backbone, Backbone)
+        return ours and images.device.type == "cpu" and not ranks.grouped()
 
     def refine(self, x: Tensor, sizes: Tensor) -> Output:
         """The network proper: normalised images (B, 3, H, W) to the outputs of every stage."""

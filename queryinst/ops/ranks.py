@@ -13,9 +13,14 @@ from queryinst.errors import SaidElsewhere, UserError
 T = TypeVar("T")
 
 
+def grouped() -> bool:
+    """Whether there is a group of processes, be it of one alone, as under DDP on one device."""
+    return dist.is_available() and dist.is_initialized()
+
+
 def count() -> int:
     """How many processes train or evaluate together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if grouped() else 1
 
 
 def several() -> bool:

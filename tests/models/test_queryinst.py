@@ -29,8 +29,8 @@ def test_what_lies_in_the_padding_does_not_matter():
     assert torch.equal(a.stages[-1].boxes, b.stages[-1].boxes)
 
 
-def test_maps_have_their_channels_last_in_training():
-    """Of a backbone of ours; a user's own gets images in the usual order, of which it may take a view."""
+def test_maps_have_their_channels_last_in_training(monkeypatch: pytest.MonkeyPatch):
+    """Of a backbone of ours and without DDP; a user's own gets images in the usual order, to take a view of."""
     model, seen = small_model(), []
     model.backbone.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
     batch = random_batch([1])
@@ -38,6 +38,9 @@ def test_maps_have_their_channels_last_in_training():
         output = model.train(training)(batch.images, batch.sizes)
         assert seen.pop().is_contiguous(memory_format=torch.channels_last) is training
         assert all(x.is_contiguous(memory_format=torch.channels_last) is training for x in output.pyramid.maps[:3])
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.distributed.is_initialized", lambda: True)
+        assert model.train().normalise(batch.images, batch.sizes).is_contiguous()
     model.backbone = torch.nn.Sequential(model.backbone)
     model.train()(batch.images, batch.sizes)
     assert seen.pop().is_contiguous()
