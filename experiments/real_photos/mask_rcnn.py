@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("weights")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--lr", type=float, default=0.01)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--share", type=float, default=1.0, help="of the training images")
     parser.add_argument("--seed", type=int, default=0)

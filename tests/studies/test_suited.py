@@ -162,7 +162,8 @@ def test_bfloat16_where_the_machine_multiplies_it(
     tmp_path: Path, machine: str, has: bool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(suited.Asked, "machine", machine)
-    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: has and machine == "cpu")
+    monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: True)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: has and machine == "cpu", raising=False)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: has and machine == "gpu")
     config = settings(folder(tmp_path / "data"), SMALL)
