@@ -199,13 +199,9 @@ def main() -> None:
         minutes = given.minutes * (len(curve) + 1) / given.evaluations
         curve.append({"minutes": minutes, "steps": steps} | metrics)
         print(curve[-1], flush=True)
-    asked = {key: str(value) for key, value in vars(given).items() if key not in ("folder", "weights", "to", "results")}
-    pretrained = {"pretrained": given.weights != "none"}
-    result = (
-        asked
-        | pretrained
-        | {"steps": steps, "images": len(photos), "seconds_per_image": seconds, **metrics, "curve": curve}
-    )
+    asked = {key: value for key, value in vars(given).items() if key not in ("folder", "weights", "to", "results")}
+    seen = {"pretrained": given.weights != "none", "images": len(photos), "seconds_per_image": seconds}
+    result = asked | seen | {"steps": steps, **metrics, "curve": curve}
     if given.results:
         given.results.write_text(json.dumps(found))
     given.to.write_text(json.dumps(result, indent=2) + "\n")
