@@ -11,6 +11,7 @@ from typing import Any
 from queryinst.logger_config import CallbacksConfig, LoggerConfig
 from queryinst.part_config import PartConfig, slot, slots
 from queryinst.settings import REQUIRED, setting
+from queryinst.signals_config import SignalsConfig
 from queryinst.trainer_config import TrainerConfig
 from queryinst.video_config import AssociationConfig, TrackerConfig, VideoConfig
 
@@ -259,6 +260,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig, metadata={"slot": "backbone"})
     criterion: CriterionConfig = field(default_factory=CriterionConfig)
+    signals: SignalsConfig = field(default_factory=SignalsConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -48,7 +48,8 @@ class BackbonePart(Protocol):
 class BoxHeadPart(Protocol):
     """`model.box_head`: an `nn.Module`, one for each stage, made as `Name(config.model, num_classes, **args)`.
 
-    Call the layer that gives the logits `cls`: fine-tuning on other classes starts it afresh.
+    Call the layer that gives the logits `cls`: fine-tuning on other classes starts it afresh. A fourth argument
+    `sights` it needs for `signals` alone: which queries know of which (`structures.Sight`); of all, where it is empty.
     """
 
     def __call__(self, queries: Tensor, regions: Tensor, boxes: Tensor) -> StageOutput:

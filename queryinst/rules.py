@@ -50,6 +50,11 @@ def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
             "profile=paddle)",
         ),
         (
+            config.signals.recollection is None or model.num_stages > 1,
+            "signals.recollection lets queries skip a stage and needs two of them; got model.num_stages="
+            f"{model.num_stages}",
+        ),
+        (
             data.video is None or data.reader.name == "coco",
             "data.reader is for images, and data.video reads YouTube-VIS itself; "
             f"got data.reader.name={data.reader.name}",

@@ -13,8 +13,8 @@ Boxes are `xyxy` in pixels of the resized, unpadded image unless a name says `cx
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, NamedTuple, Self
 
 from torch import Tensor
 
@@ -87,6 +87,15 @@ class Output:
 
     pyramid: FeaturePyramid  # P2..P5
     stages: list[StageOutput]  # S of them
+    numbers: list[int] | None = None  # which stage gave each of `stages`; None: in order
+    groups: list[Output] = field(default_factory=list)  # of further queries, in training
+
+
+class Sight(NamedTuple):
+    """Some of the N queries, side by side, that see one another in self-attention and no others."""
+
+    number: int  # n of them
+    hidden: Tensor | None = None  # (B, n, n) bool, True where one (row) does not see another all the same
 
 
 @dataclass(frozen=True)

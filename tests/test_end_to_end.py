@@ -125,7 +125,9 @@ RESUME += ["trainer.max_train_batches=8"]
     [
         (signal.SIGKILL, []),
         (signal.SIGTERM, ["trainer.accumulate=2", "trainer.ema=0.9"]),
+        (signal.SIGKILL, ["signals=[denoising,one_to_many,recollection]", "signals.one_to_many.num_proposals=20"]),
     ],
+    ids=["killed", "terminated, averaged weights", "killed, all signals"],
 )
 def test_stop_and_resume_ends_as_if_never_stopped(
     workplace: Path, run: Run, number: signal.Signals, settings: list[str]

@@ -11,15 +11,18 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import random_batch, small_model
+from conftest import SMALL, random_batch, small_model
 from torch import Tensor, nn
 
-from queryinst.config import CriterionConfig
+from queryinst.config import CriterionConfig, ModelConfig
 from queryinst.criterion.criterion import Criterion
 from queryinst.data.collate import FixedSampler, join
 from queryinst.errors import SaidElsewhere, UserError
 from queryinst.evaluation.coco import CocoEvaluator
+from queryinst.lightning import groups
+from queryinst.models.signals import Signals
 from queryinst.ops import ranks
+from queryinst.signals_config import DenoisingConfig, OneToManyConfig, RecollectionConfig, SignalsConfig
 from queryinst.structures import Batch, Detections
 from queryinst.video_config import AssociationConfig
 
@@ -31,7 +34,15 @@ CASES = {
     "one has none": ([3, 2], [0, 0]),
     "none at all": ([0, 0], [0, 0]),
     "one has nothing in common, apart": ([2, 2], [3, 2]),
+    "one has none, signals": ([3, 2], [0, 0]),
+    "none at all, signals": ([0, 0], [0, 0]),
 }
+# Without noise and negatives the branch for denoising is the same on any number of processes.
+SIGNALS = SignalsConfig(
+    DenoisingConfig(number=1, box_noise=0.0, label_noise=0.0, negatives=False),
+    OneToManyConfig(num_proposals=9, times=2),
+    RecollectionConfig(),
+)
 
 
 class Losses(nn.Module):
@@ -41,21 +52,31 @@ class Losses(nn.Module):
     others than over the whole one, and synchronised BatchNorm needs GPUs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, signals: SignalsConfig) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.model = small_model(association=AssociationConfig(width=8)).double()
+        self.signals = Signals(signals, ModelConfig(**SMALL), 3, self.model.stages[0].box).double()
         self.criterion = Criterion(CriterionConfig())
         for norm in self.modules():
             if isinstance(norm, nn.modules.batchnorm._BatchNorm):
                 norm.eval()
 
     def forward(self, batch: Batch) -> Tensor:
-        output = self.model(batch.images, batch.sizes)
-        matches = self.criterion.match(output.stages, batch.targets, batch.sizes)
+        further = self.signals(batch.targets, batch.sizes)
+        output = self.model(batch.images, batch.sizes, further)
+        matches, *others = groups.match(self.criterion, further, output, batch)
         rows = dict(enumerate(matches.rows(batch.targets.labels)))
         masks, embeddings = (list(made(output, rows).values()) for made in (self.model.predict_masks, self.model.embed))
-        return self.criterion(output.stages, masks, matches, batch.targets, batch.sizes, embeddings)
+        losses = self.criterion(output.stages, masks, matches, batch.targets, batch.sizes, embeddings)
+        if further:
+            more = groups.losses(self.model, self.criterion, further, output, others, batch, losses.shape[1])
+            losses = torch.cat([losses, more])
+        return losses
+
+
+def signals_of(case: str) -> SignalsConfig:
+    return SIGNALS if "signals" in case else SignalsConfig()
 
 
 def part(counts: list[int], seed: int, apart: bool = False) -> Batch:
@@ -100,7 +121,7 @@ def training(rank: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in CASES:
         parts = parts_of(name)
-        wrapped = nn.parallel.DistributedDataParallel(Losses(), find_unused_parameters=False)
+        wrapped = nn.parallel.DistributedDataParallel(Losses(signals_of(name)), find_unused_parameters=False)
         table = steps(wrapped, [of_step[rank] for of_step in parts])
         found[name] = {"losses": table, "weights": wrapped.module.state_dict()}
     return found
@@ -110,7 +131,7 @@ def alone() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in CASES:
         parts = parts_of(name)
-        losses = Losses()
+        losses = Losses(signals_of(name))
         found[name] = {
             "losses": steps(losses, [whole(of_step) for of_step in parts]),
             "weights": losses.state_dict(),

@@ -56,7 +56,8 @@ class Criterion:
 
         Args:
             stages: outputs of the S stages.
-            masks: S tensors (M, s, s), mask logits of the matched queries for the class of their ground truth.
+            masks: S tensors (M, s, s), mask logits of the matched queries for the class of their ground truth. None:
+                nothing is learned from masks, and the user's own terms, which may look at them, are left out.
             matches: of `match`.
             targets: ground truth of the batch.
             sizes: (B, 2) height, width of the images.
@@ -66,33 +67,39 @@ class Criterion:
         config, image, query, target = self.config, matches.image, matches.query, matches.target
         logits = torch.stack([stage.logits for stage in stages]).float()
         boxes = torch.stack([stage.boxes for stage in stages]).float()
-        mask_logits = torch.stack(masks).float()
         stage = torch.arange(len(stages), device=query.device)[:, None]
 
         wanted = torch.zeros_like(logits)
         wanted[stage, image, query, targets.labels[target]] = 1
         boxes, wanted_boxes = boxes[stage, image, query], targets.boxes[target]
-        # The canvas of an image is its own size rounded up to the stride, whatever the rest of the batch is.
-        limits = (sizes[image] + STRIDES[-1] - 1) // STRIDES[-1] * STRIDES[-1]
-        side = mask_logits.shape[-1]
-        wanted_masks = losses.mask_targets(
-            boxes.flatten(0, 1), target.flatten(), targets, limits.repeat(len(stages), 1), side, config.mask_samples
-        ).view_as(mask_logits)
-        known = (targets.masks[:, 0, 0] != UNKNOWN)[target]  # of an object with a box alone no mask is learned
+        mask_logits = [logits.float() for logits in masks]
         sums = [
             config.class_weight * self.classification(logits, wanted),
             config.l1_weight * losses.l1(boxes, wanted_boxes, box_ops.extent(sizes)[image]),
             config.giou_weight * losses.giou(boxes, wanted_boxes),
-            config.mask_weight * losses.dice(mask_logits, wanted_masks, known),
+            config.mask_weight * self._dice(mask_logits, boxes, matches, targets, sizes),
         ]
         told = [replace(output, logits=every) for output, every in zip(stages, logits, strict=True)]
         for weight, term in self.further.values():
-            sums.append(weight * term(told, list(mask_logits), matches, targets, sizes))
+            own = term(told, mask_logits, matches, targets, sizes) if masks else torch.zeros_like(sums[0])
+            sums.append(weight * own)
         if embeddings:
             assert targets.tracks is not None, "association learns from pairs of frames"
             linked = association(torch.stack(list(embeddings)), image, targets.tracks[target], config.association_loss)
             sums.append(config.association_weight * linked)
         return torch.stack(sums, dim=1) / self._pairs(matches)
+
+    def _dice(self, masks: list[Tensor], boxes: Tensor, matches: Matches, targets: Targets, sizes: Tensor) -> Tensor:
+        """(S,) sums of the mask loss: masks S times (M, s, s) in boxes (S, M, 4); 0 without masks."""
+        if not masks:
+            return boxes.new_zeros(len(boxes))
+        logits, image, target = torch.stack(masks), matches.image, matches.target
+        # The canvas of an image is its own size rounded up to the stride, whatever the rest of the batch is.
+        limits = ((sizes[image] + STRIDES[-1] - 1) // STRIDES[-1] * STRIDES[-1]).repeat(len(masks), 1)
+        side, samples = logits.shape[-1], self.config.mask_samples
+        wanted = losses.mask_targets(boxes.flatten(0, 1), target.flatten(), targets, limits, side, samples)
+        known = (targets.masks[:, 0, 0] != UNKNOWN)[target]  # of an object with a box alone no mask is learned
+        return losses.dice(logits, wanted.view_as(logits), known)
 
     def require_finite(
         self, losses: Tensor, stages: list[StageOutput], masks: list[Tensor], matches: Matches, targets: Targets

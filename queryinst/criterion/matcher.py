@@ -1,7 +1,10 @@
 """Which query answers for which ground truth: one assignment per image and stage ("Hungarian matching")."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -34,7 +37,6 @@ class Matcher:
         self.config = config
         self.further = made_terms(config.costs, "criterion.costs", "matching_cost")
 
-    @torch.no_grad()
     def __call__(self, stages: list[StageOutput], targets: Targets, sizes: Tensor) -> Matches:
         """Assign.
 
@@ -46,8 +48,28 @@ class Matcher:
         Raises:
             NonFiniteError: a logit, a box or a ground-truth box is NaN or infinite.
         """
-        device = sizes.device
-        costs = self.costs(stages, targets, sizes).cpu().numpy()
+        return self.each([(stages, 1)], targets, sizes)[0]
+
+    @torch.no_grad()
+    def each(self, sets: Sequence[tuple[list[StageOutput], int]], targets: Targets, sizes: Tensor) -> list[Matches]:
+        """Assign several sets of queries, each for itself, and wait for the device once.
+
+        Args:
+            sets: of each the outputs of its stages, and how many of its queries are matched with each object; a query
+                is matched with one (H-DETR, section 3.2).
+            targets, sizes: as above.
+        """
+        costs = [self.costs(stages, targets, sizes) for stages, _ in sets]
+        on_host = torch.cat([of_set.flatten() for of_set in costs]).cpu().split([of_set.numel() for of_set in costs])
+        return [
+            self._solve(values.view(of_set.shape).numpy(), stages, times, targets, sizes.device)
+            for values, of_set, (stages, times) in zip(on_host, costs, sets, strict=True)
+        ]
+
+    @staticmethod
+    def _solve(
+        costs: NDArray[np.float32], stages: list[StageOutput], times: int, targets: Targets, device: torch.device
+    ) -> Matches:
         image, query, target = [], [], []
         start = 0
         for index, count in enumerate(targets.counts):
@@ -56,10 +78,10 @@ class Matcher:
             if not np.isfinite(of_image).all():
                 require_finite(stages, targets)
                 raise NonFiniteError("the matching costs of finite outputs are NaN or infinite", index)
-            pairs = [linear_sum_assignment(cost) for cost in of_image]
+            pairs = [linear_sum_assignment(np.tile(cost, times)) for cost in of_image]
             image.append(np.full((1, len(pairs[0][0])), index))
             query.append(np.stack([rows for rows, _ in pairs]))
-            target.append(np.stack([columns for _, columns in pairs]) + start)
+            target.append(np.stack([columns % max(count, 1) for _, columns in pairs]) + start)
             start += count
         solved = torch.from_numpy(np.concatenate([np.concatenate(part, axis=1) for part in (image, query, target)]))
         solved = solved.to(device, non_blocking=True)  # one copy, and nobody waits for it

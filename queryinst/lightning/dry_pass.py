@@ -25,7 +25,7 @@ from queryinst.models.queryinst import QueryInst
 from queryinst.ops.roi import STRIDES
 from queryinst.part_config import Used, used
 from queryinst.slots import is_ours, said
-from queryinst.structures import Detections, Matches, StageOutput, Targets
+from queryinst.structures import Detections, Matches, Sight, StageOutput, Targets
 
 SIZE = (64, 96)  # height, width of the images
 QUERIES, CLASSES = 3, 4
@@ -130,8 +130,9 @@ def _box_head(part: Used, model: QueryInst, config: TrainConfig) -> None:
     width, side, classes = config.model.width, config.model.box_resolution, model.num_classes
     queries, regions = torch.randn(2, QUERIES, width), torch.randn(2 * QUERIES, width, side, side)
     boxes = torch.tensor([[0.0, 0.0, 40.0, 30.0], [8.0, 8.0, 16.0, 20.0], [0.0, 0.0, 96.0, 64.0]]).repeat(2, 1, 1)
+    sights = [(Sight(QUERIES - 1), Sight(1))] if any(vars(config.signals).values()) else []
     with torch.autocast("cpu", torch.bfloat16, enabled=config.trainer.precision != "32-true"):
-        output = model.stages[0].box(queries.requires_grad_(), regions.requires_grad_(), boxes)
+        output = model.stages[0].box(queries.requires_grad_(), regions.requires_grad_(), boxes, *sights)
     if not isinstance(output, StageOutput):
         raise _broken(part, "BoxHeadPart", f"must give a StageOutput; got {type(output).__name__}")
     for name, last in (("logits", classes), ("boxes", 4), ("queries", width), ("mask_queries", width)):

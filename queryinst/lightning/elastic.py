@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from queryinst.config import PostprocessConfig
 from queryinst.errors import UserError
 from queryinst.evaluation.coco import CocoEvaluator
-from queryinst.lightning.module import QueryInstModule, fault_of
+from queryinst.lightning.broken import fault_of
+from queryinst.lightning.module import QueryInstModule
 from queryinst.models.cost import flops, seconds
 from queryinst.models.postprocess import detect
 from queryinst.models.queryinst import QueryInst

@@ -13,13 +13,16 @@ from torch import Tensor
 from queryinst.config import OptimizerConfig, PostprocessConfig, ScheduleConfig
 from queryinst.criterion.criterion import Criterion
 from queryinst.criterion.matcher import NonFiniteError
-from queryinst.errors import UserError, fullness
+from queryinst.errors import UserError
+from queryinst.lightning import groups
+from queryinst.lightning.broken import fault_of, keep
 from queryinst.lightning.kinds import Evaluator
 from queryinst.lightning.optimizer import learning_rate, optimizer
 from queryinst.lightning.own import OwnMetrics
 from queryinst.lightning.trace import Trace
 from queryinst.models.postprocess import detect
 from queryinst.models.queryinst import QueryInst
+from queryinst.models.signals import Signals
 from queryinst.ops import ranks
 from queryinst.structures import Batch, Detections, StageOutput
 
@@ -38,6 +41,7 @@ class QueryInstModule(pl.LightningModule):
         record: plain values kept in every checkpoint (configuration, categories): all that it takes to use it.
         folder: of the run; where the inputs of a failed step are kept.
         own_metrics: the user's, of what the last stage finds.
+        signals: what else is learned from.
     """
 
     def __init__(
@@ -49,10 +53,12 @@ class QueryInstModule(pl.LightningModule):
         record: dict[str, Any] | None = None,
         folder: Path = Path("."),
         own_metrics: OwnMetrics | None = None,
+        signals: Signals | None = None,
     ) -> None:
         super().__init__()
         self.model, self.evaluators, self.postprocess = model, evaluators, postprocess
         self.own_metrics = own_metrics or OwnMetrics({}, None)
+        self.signals = signals  # learns with the network, and is no part of it
         self.training_parts, self.record, self.folder = training, record or {}, folder
         self.seed = int(self.record.get("config", {}).get("seed", 0))
         self._recent: list[Tensor] = []  # losses since they were logged
@@ -64,18 +70,24 @@ class QueryInstModule(pl.LightningModule):
         self.metrics: dict[str, float] = {}  # of the last evaluation, NaN where there was nothing to find
 
     def losses(self, batch: Batch) -> Tensor:
-        """(S, columns) weighted losses of a batch: a row a stage, a column a term."""
+        """Weighted losses of a batch: a row a stage, then one a group of further queries; a column a term."""
         assert self.training_parts
         criterion = self.training_parts.criterion
-        output = self.model(batch.images, batch.sizes)
+        further = self.signals(batch.targets, batch.sizes) if self.signals else []
+        output = self.model(batch.images, batch.sizes, further)
         with self._together(batch):
             self.training_parts.inspect(batch)
-            matches = criterion.match(output.stages, batch.targets, batch.sizes)
+            matches, *of_groups = groups.match(criterion, further, output, batch)
         self._judge()  # the step before: the matching has waited for all that the device had to do for it
         rows = dict(enumerate(matches.rows(batch.targets.labels)))
         drawn, embeddings = (list(made(output, rows).values()) for made in (self.model.predict_masks, self.model.embed))
         losses = criterion(output.stages, drawn, matches, batch.targets, batch.sizes, embeddings)
-        self._trace = Trace(self.global_step, batch, output.stages, drawn, matches, losses)
+        if further:
+            columns = losses.shape[1]
+            more = groups.losses(self.model, criterion, further, output, of_groups, batch, columns)
+            losses = torch.cat([losses, more])
+        names = [group.name for group in further]
+        self._trace = Trace(self.global_step, batch, output.stages, drawn, matches, losses, names)
         if not self._waits:
             self._judge()
         return losses
@@ -127,7 +139,7 @@ class QueryInstModule(pl.LightningModule):
         """
         assert self._trace
         scaled = self.trainer.precision == "16-mixed"  # the scaler leaves out a step with infinite gradients
-        gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+        gradients = {name: p.grad for name, p in self._learning() if p.grad is not None}
         self._norm = self._trace.gradients(gradients, judge=not scaled)
         if self._row:
             self.write({**self._row, "train/grad_norm": self._norm}, self.trainer.global_step)
@@ -139,6 +151,12 @@ class QueryInstModule(pl.LightningModule):
         else:
             self._judge()
 
+    def _learning(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """Every parameter of the network, and of what it learns from."""
+        yield from self.model.named_parameters()
+        if self.signals:
+            yield from self.signals.named_parameters(prefix="signals")
+
     def configure_gradient_clipping(
         self,
         optimizer: torch.optim.Optimizer,
@@ -147,7 +165,7 @@ class QueryInstModule(pl.LightningModule):
     ) -> None:
         """As Lightning does it, but the norm is known already."""
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), gradient_clip_val, self._norm)
+            torch.nn.utils.clip_grads_with_norm_([p for _, p in self._learning()], gradient_clip_val, self._norm)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
@@ -167,8 +185,10 @@ class QueryInstModule(pl.LightningModule):
         assert self.training_parts
         terms = self.training_parts.criterion.terms
         named: dict[str, Tensor | float] = {"train/loss": losses.sum(), "train/lr": self._learning_rate()}
-        for stage, row in enumerate(losses, 1):
-            named |= {f"train/stage_{stage}/loss_{term}": value for term, value in zip(terms, row, strict=False)}
+        rows = [f"stage_{stage}" for stage in range(1, len(self.model.stages) + 1)]
+        rows += self.signals.names if self.signals else []
+        for of, row in zip(rows, losses, strict=True):
+            named |= {f"train/{of}/loss_{term}": value for term, value in zip(terms, row, strict=False)}
         self._row = named
         self.log("train/loss", losses.sum(), logger=False, batch_size=1)  # for those who watch
 
@@ -192,23 +212,7 @@ class QueryInstModule(pl.LightningModule):
         """Write what it takes to repeat a step that failed, and say so."""
         rank = f"-device-{self.global_rank}" if self.global_rank else ""  # all of them meet a broken gradient
         path = self.folder / f"failed-step-{step}{rank}.pt"
-        images = batch.image_ids if error.image is None else [batch.image_ids[error.image]]
-        content = {
-            "images": batch.images,
-            "sizes": batch.sizes,
-            "image_ids": batch.image_ids,
-            "targets": vars(batch.targets),
-        }
-        kept = f"are kept in {path}"
-        try:
-            torch.save({**content, "state_dict": self.model.state_dict(), "record": self.record}, path)
-        except (OSError, RuntimeError) as failed:  # a full disk shall not hide what happened
-            path.unlink(missing_ok=True)
-            kept = f"cannot be kept in {path} ({fullness(failed) or failed})"
-        return (
-            f"{error} at step {step} (image {', '.join(map(str, images))}); the batch and the weights "
-            f"{kept}. Usually optimizer.lr is too high for the batch, or a ground-truth box is broken"
-        )
+        return keep(path, batch, error, step, {"state_dict": self.model.state_dict(), "record": self.record})
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Detections]:  # type: ignore[override]
         fault = UserError(batch.problems[0]) if batch.problems else None
@@ -250,7 +254,8 @@ class QueryInstModule(pl.LightningModule):
         parts = self.training_parts
         # A fused optimizer takes the scale out of the gradients by itself, too late for clipping them.
         fused = self.trainer.precision != "16-mixed"
-        adamw = optimizer(self.model, parts.optimizer, parts.batch_size, fused, parts.thawing)
+        learning = dict(self._learning())
+        adamw = optimizer(self.model, parts.optimizer, parts.batch_size, fused, parts.thawing, learning)
         schedule = torch.optim.lr_scheduler.LambdaLR(adamw, learning_rate(parts.schedule, parts.steps_per_epoch))
         return {"optimizer": adamw, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -263,19 +268,6 @@ class QueryInstModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._recent = checkpoint.get("recent_losses", [])
-
-
-def fault_of(found: list[Detections], image_ids: list[int], stage: int) -> UserError | None:
-    """Why detections cannot be evaluated, if they cannot."""
-    for image_id, detections in zip(image_ids, found, strict=True):
-        for name in ("scores", "boxes", "masks", "embeddings"):
-            values = getattr(detections, name)
-            if values is not None and not values.isfinite().all():
-                return UserError(
-                    f"stage {stage} gives NaN or infinite {name} for image {image_id}: the weights are broken, or "
-                    "trainer.precision is too low for them; go back to an earlier checkpoint"
-                )
-    return None
 
 
 class Training:

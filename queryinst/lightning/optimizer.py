@@ -1,7 +1,7 @@
 """AdamW, its parameter groups, and the learning rate over the course of training."""
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from fnmatch import fnmatch
 from typing import Any, cast
 
@@ -13,7 +13,11 @@ from queryinst.models.layers import layers_of, never_decayed
 
 
 def parameter_groups(
-    model: nn.Module, config: OptimizerConfig, lr: float, thawing: Collection[str] = ()
+    model: nn.Module,
+    config: OptimizerConfig,
+    lr: float,
+    thawing: Collection[str] = (),
+    learning: Mapping[str, nn.Parameter] | None = None,
 ) -> list[dict[str, Any]]:
     """Every parameter that trains, or will, in exactly one group: backbone or rest, with or without weight decay.
 
@@ -26,6 +30,7 @@ def parameter_groups(
         config: what is said of the groups.
         lr: of the rest.
         thawing: names of the parameters of the backbone that will train later on.
+        learning: all parameters by name, where there are more than the network's.
 
     Raises:
         UserError: nobody says which layers the backbone has.
@@ -36,7 +41,7 @@ def parameter_groups(
     layers = {f"backbone.{name}": number for name, number in layers.items()}
     told = [f"backbone.{name}" for name in never_decayed(backbone)] if config.undecayed_vectors else []
     depth = 1 + max(layers.values(), default=0)
-    for name, parameter in model.named_parameters():
+    for name, parameter in (learning or dict(model.named_parameters())).items():
         inside = name.startswith("backbone.")
         if not parameter.requires_grad and not (inside and name.removeprefix("backbone.") in thawing):
             continue
@@ -54,14 +59,19 @@ def parameter_groups(
 
 
 def optimizer(
-    model: nn.Module, config: OptimizerConfig, batch_size: int, fused: bool = True, thawing: Collection[str] = ()
+    model: nn.Module,
+    config: OptimizerConfig,
+    batch_size: int,
+    fused: bool = True,
+    thawing: Collection[str] = (),
+    learning: Mapping[str, nn.Parameter] | None = None,
 ) -> torch.optim.AdamW:
     """AdamW with the learning rate scaled linearly from `lr_batch` to the images of a step.
 
     What has no gradient yet it leaves as it is, also by weight decay.
     """
     lr = config.lr * batch_size / config.lr_batch
-    groups = parameter_groups(model, config, lr, thawing)
+    groups = parameter_groups(model, config, lr, thawing, learning)
     return torch.optim.AdamW(groups, lr=lr, betas=(config.betas[0], config.betas[1]), fused=fused)
 
 

@@ -23,13 +23,21 @@ class Trace:
         step: its number.
         batch: what was trained on.
         stages, masks, matches: what the losses were made of.
-        losses: (S, 4)
+        losses: (S + groups, columns), a row a stage and one a group of further queries.
+        groups: names of those.
     """
 
     def __init__(
-        self, step: int, batch: Batch, stages: list[StageOutput], masks: list[Tensor], matches: Matches, losses: Tensor
+        self,
+        step: int,
+        batch: Batch,
+        stages: list[StageOutput],
+        masks: list[Tensor],
+        matches: Matches,
+        losses: Tensor,
+        groups: list[str],
     ) -> None:
-        self.step, self.batch, self.matches = step, batch, matches
+        self.step, self.batch, self.matches, self.groups = step, batch, matches, groups
         self.losses = losses.detach()
         self.masks = [logits.detach() for logits in masks]  # without the graph, which would stay until the next step
         none = losses.new_empty(0)
@@ -60,10 +68,14 @@ class Trace:
 
     def broken_output(self, criterion: Criterion) -> NonFiniteError | None:
         """What this process computed that is not finite, if it is the one that did."""
+        own = len(self.stages)
         try:
-            criterion.require_finite(self.losses, self.stages, self.masks, self.matches, self.batch.targets)
+            criterion.require_finite(self.losses[:own], self.stages, self.masks, self.matches, self.batch.targets)
         except NonFiniteError as error:
             return error
+        for name, row in zip(self.groups, self.losses[own:].cpu(), strict=True):
+            if not row.isfinite().all():
+                return NonFiniteError(f"a loss of the further queries of signals.{name} is NaN or infinite")
         return None
 
     def broken_gradient(self) -> NonFiniteError:

@@ -36,6 +36,7 @@ from queryinst.lightning.report import report
 from queryinst.lightning.trainer import BEST, LAST, build_trainer
 from queryinst.models.cost import flops, parameters, seconds
 from queryinst.models.queryinst import QueryInst
+from queryinst.models.signals import Signals
 from queryinst.ops.ranks import of_all_ranks
 from queryinst.slots import sources
 from queryinst.video_config import TrackerConfig
@@ -222,7 +223,9 @@ def _module(config: TrainConfig, data: CocoDataModule, folder: Path, run_id: str
     evaluators = {-1: kinds.evaluator(data.file("val"), config.tracker)}
     own = OwnMetrics(config.metrics, data.file("val").content) if config.metrics else None
     dry_pass(config, model, training.criterion, own)
-    return QueryInstModule(model, evaluators, config.model.postprocess, training, record, folder, own), loaded
+    signals = Signals(config.signals, config.model, len(categories), model.stages[0].box)
+    module = QueryInstModule(model, evaluators, config.model.postprocess, training, record, folder, own, signals)
+    return module, loaded
 
 
 def _step_of(checkpoint: Path, module: QueryInstModule | None = None) -> int:

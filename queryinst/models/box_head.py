@@ -1,14 +1,16 @@
 """The box half of a stage: query and region in, class, box and a better query out ("DIIHead" in MMDetection)."""
 
 import math
+from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from queryinst.config import ModelConfig
 from queryinst.models.dynamic_conv import ProjectedDynamicConv, initialise
 from queryinst.ops import boxes as box_ops
-from queryinst.structures import StageOutput
+from queryinst.structures import Sight, StageOutput
 
 PRIOR = 0.01  # probability that a fresh classifier gives every class (focal loss, section 4.1)
 
@@ -57,15 +59,19 @@ class BoxHead(nn.Module):
         nn.init.constant_(self.cls.bias, -math.log((1 - PRIOR) / PRIOR))
         nn.init.zeros_(self.reg.bias)
 
-    def forward(self, queries: Tensor, regions: Tensor, boxes: Tensor) -> StageOutput:
+    def forward(self, queries: Tensor, regions: Tensor, boxes: Tensor, sights: Sequence[Sight] = ()) -> StageOutput:
         """One refinement.
 
         Args:
             queries: (B, N, d) from the stage before.
             regions: (B * N, d, k, k) RoIAlign of the pyramid at `boxes`.
             boxes: (B, N, 4) xyxy pixels that this stage refines.
+            sights: which queries see which, in their order along N; by default all see all.
         """
-        attended, _ = self.attn(queries, queries, queries, need_weights=False)
+        if sights:
+            attended = self._attend(queries, sights)
+        else:
+            attended, _ = self.attn(queries, queries, queries, need_weights=False)
         mask_queries = self.attn_norm(queries + attended)
         interaction = self.dyn(mask_queries.flatten(0, 1), regions)
         refined = self.dyn_norm(mask_queries + interaction.view_as(queries))
@@ -76,3 +82,11 @@ class BoxHead(nn.Module):
             queries=refined,
             mask_queries=mask_queries,
         )
+
+    def _attend(self, queries: Tensor, sights: Sequence[Sight]) -> Tensor:
+        """Self-attention (B, N, d), a set of queries at a time: nothing is computed for pairs that do not see."""
+        attended = []
+        for one, (_, hidden) in zip(queries.split([sight.number for sight in sights], dim=1), sights, strict=True):
+            mask = None if hidden is None else hidden.repeat_interleave(self.attn.num_heads, dim=0)
+            attended.append(self.attn(one, one, one, need_weights=False, attn_mask=mask)[0])
+        return torch.cat(attended, dim=1)

@@ -1,6 +1,6 @@
 """QueryInst in one read: backbone, FPN, learnable proposals, S stages of box, mask and, for video, association head."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -12,6 +12,7 @@ from queryinst.models.association_head import AssociationHead
 from queryinst.models.backbone import Backbone, build_backbone, channels_of, made_module
 from queryinst.models.box_head import BoxHead
 from queryinst.models.fpn import FPN
+from queryinst.models.groups import Group, side_by_side
 from queryinst.models.initialisation import as_paddle
 from queryinst.models.mask_head import MaskHead
 from queryinst.models.proposals import Proposals
@@ -19,7 +20,7 @@ from queryinst.ops import ranks
 from queryinst.ops.roi import STRIDES, FeaturePyramid
 from queryinst.part_config import PartConfig, Used
 from queryinst.slots import is_ours
-from queryinst.structures import Output, Rows, StageOutput
+from queryinst.structures import Output, Rows, Sight, StageOutput
 
 MEAN = (123.675, 116.28, 103.53)  # ImageNet's, RGB, 0..255
 STD = (58.395, 57.12, 57.375)
@@ -69,14 +70,15 @@ class QueryInst(nn.Module):
         if model.initialisation == "paddle":
             as_paddle(self)
 
-    def forward(self, images: Tensor, sizes: Tensor) -> Output:
+    def forward(self, images: Tensor, sizes: Tensor, groups: Sequence[Group] = ()) -> Output:
         """Images to the outputs of every stage.
 
         Args:
             images: (B, 3, H, W) uint8 RGB, H and W multiples of 32; whatever lies outside `sizes` is ignored.
             sizes: (B, 2) int64 height, width of each image inside the canvas.
+            groups: of further queries, in training.
         """
-        return self.refine(self.normalise(images, sizes), sizes)
+        return self.refine(self.normalise(images, sizes), sizes, groups)
 
     def normalise(self, images: Tensor, sizes: Tensor) -> Tensor:
         """uint8 to normalised float, with zeros outside each image (padding is zero AFTER normalisation)."""
@@ -98,9 +100,10 @@ class QueryInst(nn.Module):
         ours = self.training and isinstance(self.backbone, Backbone)
         return ours and images.device.type == "cpu" and not ranks.grouped()
 
-    def refine(self, x: Tensor, sizes: Tensor) -> Output:
+    def refine(self, x: Tensor, sizes: Tensor, groups: Sequence[Group] = ()) -> Output:
         """The network proper: normalised images (B, 3, H, W) to the outputs of every stage."""
-        return self.query(self.pyramid(x), sizes)
+        pyramid = self.pyramid(x)
+        return side_by_side(self, pyramid, sizes, groups) if groups else self.query(pyramid, sizes)
 
     def pyramid(self, x: Tensor) -> FeaturePyramid:
         """Backbone and FPN: normalised images (B, 3, H, W) to P2..P5, in the type of the weights."""
@@ -122,9 +125,7 @@ class QueryInst(nn.Module):
         outputs: list[StageOutput] = []
         chosen: Tensor | None = None
         for stage in self.stages[:stages]:
-            image = torch.arange(sizes.shape[0], device=boxes.device).repeat_interleave(boxes.shape[1])
-            regions = pyramid.align(boxes.flatten(0, 1), image, self.box_resolution)
-            output = stage.box(queries, regions, boxes)
+            output = self.run(stage, pyramid, queries, boxes)
             outputs.append(output if chosen is None else replace(output, chosen=chosen))
             # Boxes are detached from stage to stage, queries never: they carry the gradient through all stages.
             boxes, queries = output.boxes.detach(), output.queries
@@ -133,6 +134,18 @@ class QueryInst(nn.Module):
                 best = chosen[..., None]
                 boxes, queries = (every.gather(1, best.expand(-1, -1, every.shape[2])) for every in (boxes, queries))
         return Output(pyramid, outputs)
+
+    def run(
+        self, stage: Stage, pyramid: FeaturePyramid, queries: Tensor, boxes: Tensor, sights: Sequence[Sight] = ()
+    ) -> StageOutput:
+        """The box half of a stage: queries (B, N, d) read the regions of their boxes (B, N, 4).
+
+        Args:
+            sights: as of `BoxHead.forward`; a head of the user's own need not know of it where there are no groups.
+        """
+        image = torch.arange(boxes.shape[0], device=boxes.device).repeat_interleave(boxes.shape[1])
+        regions = pyramid.align(boxes.flatten(0, 1), image, self.box_resolution)
+        return stage.box(queries, regions, boxes, sights) if sights else stage.box(queries, regions, boxes)
 
     def predict_masks(self, output: Output, rows: Mapping[int, Rows]) -> dict[int, Tensor]:
         """Draw masks.
@@ -147,7 +160,7 @@ class QueryInst(nn.Module):
         """
         logits = {}
         for index, back, queries, regions in self._read(output, rows, self.mask_resolution):
-            head = self.stages[index].mask
+            head = self.stages[output.numbers[index] if output.numbers else index].mask
             logits[index] = head.classify(head(queries, regions), rows[index].label, back)
         return logits
 

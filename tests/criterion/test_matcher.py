@@ -43,6 +43,37 @@ def test_it_is_the_cheapest_assignment(queries: int):
         assert costs[stage, image][rows, columns].sum().item() == pytest.approx(min(every).item())
 
 
+@pytest.mark.parametrize("queries", [6, 4], ids=["enough queries", "fewer than asked for"])
+def test_an_object_may_be_matched_several_times(queries: int):
+    """The cheapest way to give each object twice its query, by trying all ways."""
+    matcher, targets, outputs = Matcher(CriterionConfig()), random_targets([3, 1]), stages(queries)
+    costs = matcher.costs(outputs, targets, SIZES)
+    (matches,) = matcher.each([(outputs, 2)], targets, SIZES)
+    for stage, image in itertools.product(range(2), range(2)):
+        of_image, count, start = matches.image == image, targets.counts[image], [0, 3][image]
+        rows, columns = matches.query[stage][of_image], matches.target[stage][of_image] - start
+        fitting = min(queries, 2 * count)
+        assert len(set(rows.tolist())) == len(rows) == fitting, "a query has one object"
+        assert all(columns.tolist().count(place) <= 2 for place in range(count))
+        assert set(columns.tolist()) <= set(range(count))
+        every = [
+            costs[stage, image][list(some), [place % count for place in others]].sum()
+            for some in itertools.combinations(range(queries), fitting)
+            for others in itertools.permutations(range(2 * count), fitting)
+        ]
+        assert costs[stage, image][rows, columns].sum().item() == pytest.approx(min(every).item())
+
+
+def test_several_sets_of_queries_are_matched_each_for_itself():
+    matcher, targets = Matcher(CriterionConfig()), random_targets([3, 2])
+    sets = [(stages(5), 1), (stages(8, count=3, seed=1), 2), (stages(4, count=1, seed=2), 1)]
+    for found, one in zip(matcher.each(sets, targets, SIZES), sets, strict=True):
+        (expected,) = matcher.each([one], targets, SIZES)
+        assert torch.equal(found.image, expected.image)
+        assert torch.equal(found.query, expected.query)
+        assert torch.equal(found.target, expected.target)
+
+
 def test_permuting_the_queries_permutes_the_assignment():
     matcher, targets, outputs = Matcher(CriterionConfig()), random_targets([3, 2]), stages()
     order = torch.tensor([3, 0, 4, 1, 2])

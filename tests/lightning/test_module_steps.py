@@ -19,7 +19,8 @@ from queryinst.config import CriterionConfig, OptimizerConfig, PostprocessConfig
 from queryinst.criterion.criterion import Criterion
 from queryinst.criterion.matcher import NonFiniteError
 from queryinst.errors import UserError
-from queryinst.lightning.module import LOG_EVERY, QueryInstModule, Training, fault_of
+from queryinst.lightning.broken import fault_of
+from queryinst.lightning.module import LOG_EVERY, QueryInstModule, Training
 from queryinst.models.postprocess import detect
 from queryinst.ops import ranks
 from queryinst.structures import Batch

@@ -7,18 +7,20 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import random_batch, small_model
+from conftest import SMALL, random_batch, small_model
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
-from queryinst.config import CriterionConfig, OptimizerConfig, PostprocessConfig, ScheduleConfig
+from queryinst.config import CriterionConfig, ModelConfig, OptimizerConfig, PostprocessConfig, ScheduleConfig
 from queryinst.criterion.criterion import Criterion
 from queryinst.errors import UserError
 from queryinst.lightning.module import QueryInstModule, Training
 from queryinst.lightning.optimizer import optimizer as make_optimizer
 from queryinst.lightning.trainer import quiet
+from queryinst.models.signals import Signals
 from queryinst.ops.roi import FeaturePyramid
+from queryinst.signals_config import DenoisingConfig, OneToManyConfig, RecollectionConfig, SignalsConfig
 from queryinst.structures import Batch
 
 STEPS = 5
@@ -81,9 +83,11 @@ def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FeaturePyramid, "align", lambda self, boxes, *place: self._pool(boxes.detach(), *place))
 
 
-def conductor(folder: Path) -> QueryInstModule:
+def conductor(folder: Path, config: SignalsConfig | None = None) -> QueryInstModule:
     training = Training(Criterion(CriterionConfig()), OptimizerConfig(), ScheduleConfig(), 2, STEPS)
-    return QueryInstModule(small_model(), {}, PostprocessConfig(), training, {"run": "x"}, folder)
+    model = small_model()
+    signals = Signals(config or SignalsConfig(), ModelConfig(**SMALL), 3, model.stages[0].box)
+    return QueryInstModule(model, {}, PostprocessConfig(), training, {"run": "x"}, folder, None, signals)
 
 
 def fit(
@@ -108,12 +112,16 @@ def batches() -> list[Batch]:
     return [random_batch([2, 1], seed=step) for step in range(STEPS)]
 
 
-def test_a_step_waits_for_the_device_once(tmp_path: Path, on_device: None):
+ALL = SignalsConfig(DenoisingConfig(), OneToManyConfig(num_proposals=9, times=2), RecollectionConfig())
+
+
+@pytest.mark.parametrize("signals", [None, ALL], ids=["plain", "all signals"])
+def test_a_step_waits_for_the_device_once(tmp_path: Path, on_device: None, signals: SignalsConfig | None):
     """Whoever adds an `.item()`, a boolean index or a constant from the host to a training step fails here."""
     waits = Waits()
     by_step = ByStep(waits.counts)
     with waits, Copies(waits.counts):
-        fit(conductor(tmp_path), batches(), by_step)
+        fit(conductor(tmp_path, signals), batches(), by_step)
     assert len(by_step.steps) == STEPS
     for counts in by_step.steps[1:]:  # the first is logged, and makes the optimizer's state
         assert counts == {"cpu": 1}, "the costs of the matching, and nothing else"

@@ -30,7 +30,7 @@ class Step:
     losses: Tensor
 
     def trace(self) -> Trace:
-        return Trace(7, self.batch, self.stages, self.masks, self.matches, self.losses)
+        return Trace(7, self.batch, self.stages, self.masks, self.matches, self.losses, [])
 
 
 @pytest.fixture
@@ -146,3 +146,13 @@ def test_numbers_are_on_their_way_to_the_host_and_nobody_waits(step: Step):
     with moves:
         step.trace().gradients({"a": torch.ones(1)}, judge=True)
     assert moves.seen == [(("cpu",), {"non_blocking": True})] * 2, "the losses, the norms"
+
+
+@pytest.mark.parametrize(("row", "name"), [(2, "denoising"), (3, "recollection")])
+def test_a_broken_loss_of_further_queries_is_theirs(step: Step, row: int, name: str):
+    losses = torch.cat([step.losses, torch.ones(2, step.losses.shape[1])])
+    losses[row, 1] = NAN
+    groups = ["denoising", "recollection"]
+    trace = Trace(7, step.batch, step.stages, step.masks, step.matches, losses, groups)
+    assert not trace.is_good()
+    assert str(trace.broken_output(CRITERION)) == f"a loss of the further queries of signals.{name} is NaN or infinite"
