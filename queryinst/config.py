@@ -62,6 +62,14 @@ class PostprocessConfig:
         "drop boxes whose width or height, in pixels of the original image, is not above this; 0 keeps all",
         at_least=0,
     )
+    mask_score: float = setting(
+        0.0,
+        "multiply scores by the mean probability inside the mask, to this power: 1 as Mask2Former (arXiv 2112.01527), "
+        "0 as published, the class alone",
+        at_least=0,
+        at_most=10,
+        identity="set",
+    )
 
 
 @dataclass
@@ -108,6 +116,13 @@ class CriterionConfig:
     terms: dict[str, Any] = slots("loss_term", "further losses: +criterion.terms.NAME.name=module:Name, and .weight")
     costs: dict[str, Any] = slots("matching_cost", "further costs: +criterion.costs.NAME.name=module:Name, and .weight")
     class_weight: float = setting(2.0, "weight of the focal loss", at_least=0)
+    class_target: str = setting(
+        "one",
+        "what the score of a matched query should be: one, or the IoU of its box or its mask with the object, so that "
+        "scores tell how good a detection is (GFL, arXiv 2006.04388; Align-DETR, arXiv 2304.07527)",
+        choices=("one", "box", "mask"),
+        identity="set",
+    )
     l1_weight: float = setting(5.0, "weight of the L1 loss on normalised boxes", at_least=0)
     giou_weight: float = setting(2.0, "weight of the generalized IoU loss", at_least=0)
     mask_weight: float = setting(8.0, "weight of the dice loss", at_least=0)

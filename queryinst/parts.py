@@ -89,8 +89,9 @@ class ClassificationLoss(Protocol):
     """`criterion.classification`: made as `Name(**args)`; `criterion.class_weight` is its factor."""
 
     def __call__(self, logits: Tensor, wanted: Tensor) -> Tensor:
-        """Logits (S, B, N, K) and targets of the same shape, 1 for the class of a matched query and 0 elsewhere, to a
-        sum for each stage (S,). The caller divides by the matched pairs."""
+        """Logits (S, B, N, K) and targets of the same shape, 1 for the class of a matched query (less with
+        `criterion.class_target`) and 0 elsewhere, to a sum for each stage (S,). The caller divides by the matched
+        pairs."""
         ...
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from queryinst.config import PostprocessConfig
-from queryinst.models.postprocess import detect
+from queryinst.models.postprocess import certainty, detect
 from queryinst.models.queryinst import QueryInst
 from queryinst.ops.roi import STRIDES
 
@@ -80,7 +80,14 @@ def _compare(model: QueryInst, config: PostprocessConfig, run: Runner, images: T
         parts = parts.where(labels[i][:, None] == ours.labels, torch.inf)
         # Equal scores may come in any order: each has to have its like on the other side.
         theirs = parts.amax(0).argmin(1)
-        back = torch.nonzero(ours.scores > scores[i].amin() + LIMIT).squeeze(1)
+        least = _class_scores(scores[i], masks[i], config.mask_score, torch.inf).amin()
+        back = torch.nonzero(_class_scores(ours.scores, ours.masks, config.mask_score, 0.0) > least + LIMIT).squeeze(1)
         mine = parts.amax(0)[:, back].argmin(0)
         worst += [parts[:, torch.arange(len(theirs)), theirs], parts[:, mine, back]]
     return torch.cat(worst, dim=1).amax(1)
+
+
+def _class_scores(scores: Tensor, masks: Tensor, power: float, unknown: float) -> Tensor:
+    """What decides who is kept, before the mask counted; `unknown` where the mask is empty and the score 0."""
+    factor = certainty(masks) ** power
+    return (scores / factor).where(factor > 0, unknown)

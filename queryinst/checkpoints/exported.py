@@ -114,15 +114,16 @@ def trace(exportable: Exportable) -> ExportedProgram:
 
 def describe(checkpoint: Checkpoint, postprocess: PostprocessConfig, kept: int, version: str) -> dict[str, Any]:
     """What a reader of the file has to know: the record in its metadata."""
-    config = checkpoint.config
+    config, power = checkpoint.config, postprocess.mask_score
     return {
         "network": f"QueryInst, {config.backbone.name}, {config.model.num_stages} stages",
         "images": "uint8 (batch, 3, height, width) RGB, resized to short_side unless the other exceeds long_side, by "
         "bilinear interpolation without antialiasing; padded right and bottom; normalised inside",
         "sizes": "int64 (batch, 2) height, width of each image inside the canvas; 0, 0: all of it",
         "boxes": "float32 (batch, detections, 4) left, top, right, bottom in pixels of the canvas",
-        "scores": "float32 (batch, detections) sigmoid of the class, of class and mask alike, highest first; "
-        "no threshold is applied and no suppression is needed",
+        "scores": "float32 (batch, detections) sigmoid of the class"
+        + (f" x mean of the mask, where it is object, to the power {power:g}" if power else "")
+        + ", of class and mask alike, highest first; no threshold is applied and no suppression is needed",
         "labels": "int64 (batch, detections) positions in category_names and category_ids",
         "masks": "float32 (batch, detections, rows, columns) probabilities inside the box; from 0.5 on it is object",
         "category_names": checkpoint.category_names,

@@ -69,16 +69,23 @@ class Criterion:
         boxes = torch.stack([stage.boxes for stage in stages]).float()
         stage = torch.arange(len(stages), device=query.device)[:, None]
 
-        wanted = torch.zeros_like(logits)
-        wanted[stage, image, query, targets.labels[target]] = 1
         boxes, wanted_boxes = boxes[stage, image, query], targets.boxes[target]
         mask_logits = [logits.float() for logits in masks]
+        wanted_masks = self._mask_targets(mask_logits, boxes, matches, targets, sizes) if masks else None
+        wanted = torch.zeros_like(logits)
+        wanted[stage, image, query, targets.labels[target]] = self._quality(
+            boxes, wanted_boxes, mask_logits, wanted_masks, matches, targets
+        )
         sums = [
             config.class_weight * self.classification(logits, wanted),
             config.l1_weight * losses.l1(boxes, wanted_boxes, box_ops.extent(sizes)[image]),
             config.giou_weight * losses.giou(boxes, wanted_boxes),
-            config.mask_weight * self._dice(mask_logits, boxes, matches, targets, sizes),
         ]
+        if wanted_masks is None:
+            sums.append(torch.zeros_like(sums[0]))
+        else:
+            dice = losses.dice(torch.stack(mask_logits), wanted_masks, _known(targets)[target])
+            sums.append(config.mask_weight * dice)
         told = [replace(output, logits=every) for output, every in zip(stages, logits, strict=True)]
         for weight, term in self.further.values():
             own = term(told, mask_logits, matches, targets, sizes) if masks else torch.zeros_like(sums[0])
@@ -89,17 +96,35 @@ class Criterion:
             sums.append(config.association_weight * linked)
         return torch.stack(sums, dim=1) / self._pairs(matches)
 
-    def _dice(self, masks: list[Tensor], boxes: Tensor, matches: Matches, targets: Targets, sizes: Tensor) -> Tensor:
-        """(S,) sums of the mask loss: masks S times (M, s, s) in boxes (S, M, 4); 0 without masks."""
-        if not masks:
-            return boxes.new_zeros(len(boxes))
-        logits, image, target = torch.stack(masks), matches.image, matches.target
+    def _mask_targets(
+        self, masks: list[Tensor], boxes: Tensor, matches: Matches, targets: Targets, sizes: Tensor
+    ) -> Tensor:
+        """(S, M, s, s): what should be drawn in boxes (S, M, 4)."""
+        image, side = matches.image, masks[0].shape[-1]
         # The canvas of an image is its own size rounded up to the stride, whatever the rest of the batch is.
         limits = ((sizes[image] + STRIDES[-1] - 1) // STRIDES[-1] * STRIDES[-1]).repeat(len(masks), 1)
-        side, samples = logits.shape[-1], self.config.mask_samples
-        wanted = losses.mask_targets(boxes.flatten(0, 1), target.flatten(), targets, limits, side, samples)
-        known = (targets.masks[:, 0, 0] != UNKNOWN)[target]  # of an object with a box alone no mask is learned
-        return losses.dice(logits, wanted.view_as(logits), known)
+        samples = self.config.mask_samples
+        made = losses.mask_targets(boxes.flatten(0, 1), matches.target.flatten(), targets, limits, side, samples)
+        return made.view(len(masks), -1, side, side)
+
+    def _quality(
+        self,
+        boxes: Tensor,
+        wanted_boxes: Tensor,
+        masks: list[Tensor],
+        wanted_masks: Tensor | None,
+        matches: Matches,
+        targets: Targets,
+    ) -> Tensor | float:
+        """(S, M): what the scores of the matched queries should be."""
+        kind, target = self.config.class_target, matches.target
+        if kind == "one":
+            return 1.0
+        overlap = box_ops.iou(boxes.detach(), wanted_boxes)
+        if kind == "box" or wanted_masks is None:
+            return overlap
+        drawn = losses.mask_iou(torch.stack(masks), wanted_masks, boxes.detach(), target, targets)
+        return torch.where(_known(targets)[target], drawn, overlap)
 
     def require_finite(
         self, losses: Tensor, stages: list[StageOutput], masks: list[Tensor], matches: Matches, targets: Targets
@@ -123,3 +148,8 @@ class Criterion:
     def _pairs(matches: Matches) -> Tensor:
         pairs = torch.full((), float(len(matches.image)), device=matches.image.device)  # filled there, not copied
         return ranks.mean(pairs).clamp(min=1 / ranks.count())  # at least 1 in all, as one process would have it
+
+
+def _known(targets: Targets) -> Tensor:
+    """(G,) bool: of an object with a box alone no mask is learned."""
+    return targets.masks[:, 0, 0] != UNKNOWN

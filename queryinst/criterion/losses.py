@@ -1,6 +1,7 @@
 """The four losses of a stage, each summed over its rows; the criterion divides and weighs (reference, 1.9 and 1.10)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align, sigmoid_focal_loss
 
@@ -21,6 +22,46 @@ class Focal:
 def focal(logits: Tensor, wanted: Tensor, alpha: float, gamma: float) -> Tensor:
     """Sigmoid focal loss of logits (S, B, N, K) against {0, 1} targets of the same shape; (S,) sums."""
     return sigmoid_focal_loss(logits, wanted, alpha, gamma).sum(dim=(1, 2, 3))
+
+
+class QualityFocal:
+    """The focal loss for targets between 0 and 1; see `quality_focal`."""
+
+    def __init__(self, alpha: float, gamma: float) -> None:
+        self.alpha, self.gamma = alpha, gamma
+
+    def __call__(self, logits: Tensor, wanted: Tensor) -> Tensor:
+        return quality_focal(logits, wanted, self.alpha, self.gamma)
+
+
+def quality_focal(logits: Tensor, wanted: Tensor, alpha: float, gamma: float) -> Tensor:
+    """Quality focal loss (GFL, equation 1) of logits (S, B, N, K) against targets in 0..1 of the same shape; (S,) sums.
+
+    |target - p| ^ gamma times the cross-entropy, with `alpha` on what is above 0 and 1 - `alpha` on the rest, as the
+    focal loss has it, which this is where all targets are 0 or 1.
+    """
+    distance = (wanted - logits.sigmoid()).abs().pow(gamma)
+    balance = torch.where(wanted > 0, alpha, 1 - alpha)
+    return (balance * distance * F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")).sum(
+        dim=(1, 2, 3)
+    )
+
+
+@torch.no_grad()
+def mask_iou(logits: Tensor, wanted: Tensor, boxes: Tensor, target: Tensor, targets: Targets) -> Tensor:
+    """IoU (S, M) of drawn masks with their whole objects, also with what of them lies outside of the box.
+
+    Args:
+        logits: (S, M, s, s) drawn in `boxes` (S, M, 4).
+        wanted: of the same shape, what of the object lies in the box; 0 or 1.
+        target: (S, M) which object.
+        targets: ground truth of the batch.
+    """
+    cell = box_ops.area(boxes) / logits[0, 0].numel() if logits.numel() else boxes.new_zeros(boxes.shape[:2])
+    drawn = logits > 0
+    found, both = drawn.sum((2, 3)) * cell, (drawn & (wanted > 0)).sum((2, 3)) * cell
+    whole = targets.masks.float().mean((1, 2)) * box_ops.area(targets.mask_boxes)
+    return (both / (found + whole[target] - both).clamp(min=1e-6)).clamp(max=1.0)
 
 
 def l1(boxes: Tensor, wanted: Tensor, extent: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from queryinst.config import CriterionConfig
-from queryinst.criterion.losses import Focal
+from queryinst.criterion.losses import Focal, QualityFocal
 from queryinst.errors import UserError
 from queryinst.part_config import Used, several
 from queryinst.parts import ClassificationLoss
@@ -12,10 +12,11 @@ from queryinst.slots import is_ours, make
 
 
 def classification_of(config: CriterionConfig) -> ClassificationLoss:
-    """The focal loss, or the user's own. Raises UserError."""
+    """The focal loss, that for targets below 1, or the user's own. Raises UserError."""
     part = Used("criterion.classification", "classification", config.classification.name, config.classification.args)
     if is_ours(part):
-        return Focal(config.focal_alpha, config.focal_gamma)
+        kind = Focal if config.class_target == "one" else QualityFocal
+        return kind(config.focal_alpha, config.focal_gamma)
     own: ClassificationLoss = make(part)
     return own
 

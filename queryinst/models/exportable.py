@@ -9,6 +9,7 @@ from torchvision.ops import roi_align
 
 from queryinst.config import PostprocessConfig
 from queryinst.models.deploy import deploy
+from queryinst.models.postprocess import certainty
 from queryinst.models.queryinst import QueryInst
 from queryinst.ops import boxes as box_ops
 from queryinst.ops.roi import SAMPLES, STRIDES, FeaturePyramid, pyramid_level
@@ -53,6 +54,7 @@ class Exportable(nn.Module):
         for stage in self.model.stages[:-1]:
             del stage.mask
         number = len(model.queries.features)
+        self.mask_score = config.mask_score
         self.kept = min(config.max_detections or number, number * model.num_classes)
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -83,7 +85,16 @@ class Exportable(nn.Module):
         regions = pyramid.align(boxes.flatten(0, 1), image.flatten(), model.mask_resolution)
         features = head(last.mask_queries[image, query].flatten(0, 1), regions)
         masks = head.classify(features, labels.flatten()).sigmoid().unflatten(0, (batch, self.kept))
-        return box_ops.clip(boxes, sizes[:, None]) if self.clip_boxes else boxes, scores, labels, masks
+        boxes = box_ops.clip(boxes, sizes[:, None]) if self.clip_boxes else boxes
+        if self.mask_score:
+            scores, order = (scores * certainty(masks) ** self.mask_score).sort(dim=1, descending=True)
+            boxes, labels, masks = (_in_order(column, order) for column in (boxes, labels, masks))
+        return boxes, scores, labels, masks
+
+
+def _in_order(column: Tensor, order: Tensor) -> Tensor:
+    """(B, D, ...) in the order (B, D) of each image."""
+    return column.gather(1, order.view(*order.shape, *[1] * (column.ndim - 2)).expand_as(column))
 
 
 def _padded(side: int) -> int:

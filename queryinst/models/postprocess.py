@@ -49,7 +49,7 @@ def detect(
 
     A query may appear with several classes. Mask features are made once for every query that was kept, and the last
     convolution for the kept class only; so what is not wanted costs nothing. Embeddings come with them where the model
-    has association heads.
+    has association heads. What was kept by its class score is ordered anew where `config.mask_score` has masks count.
 
     Args:
         model, output: the network in evaluation mode, and what its `forward` returned.
@@ -89,7 +89,18 @@ def detect(
         for box, score, kind, mask, which, (height, width) in zip(*columns, original_sizes.tolist(), strict=True)
     ]
     embeddings = model.embed(output, {stage: rows}).get(stage)
-    if embeddings is None:
-        return found
-    parts = embeddings.float().split(counts)
-    return [replace(one, embeddings=part) for one, part in zip(found, parts, strict=True)]
+    if embeddings is not None:
+        parts = embeddings.float().split(counts)
+        found = [replace(one, embeddings=part) for one, part in zip(found, parts, strict=True)]
+    return [_rescored(one, config.mask_score).above(wanted.score) for one in found] if config.mask_score else found
+
+
+def certainty(masks: Tensor) -> Tensor:
+    """Mean probability (...) inside masks (..., h, w) of probabilities: of what is object at 0.5; 0 without any."""
+    inside = masks >= 0.5
+    return (masks * inside).sum((-2, -1)) / inside.sum((-2, -1)).clamp(min=1)
+
+
+def _rescored(found: Detections, power: float) -> Detections:
+    scores = found.scores * certainty(found.masks) ** power
+    return replace(found, scores=scores).take(scores.argsort(descending=True, stable=True))

@@ -36,6 +36,12 @@ def area(boxes: Tensor) -> Tensor:
     return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1)
 
 
+def iou(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:
+    """IoU of boxes that broadcast: (..., 4) with (..., 4) to (...), in 0..1; two empty boxes have 0."""
+    overlap = area(torch.cat([torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])], dim=-1))
+    return overlap / (area(a) + area(b) - overlap).clamp(min=eps)
+
+
 def giou(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:
     """Generalized IoU of boxes that broadcast: (..., 4) with (..., 4) to (...), in -1..1.
 

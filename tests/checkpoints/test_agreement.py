@@ -106,6 +106,15 @@ def test_a_detection_that_scores_like_the_last_one_may_be_beyond_it(monkeypatch:
     assert differences(monkeypatch, [found([0.9, 0.5, 0.3, 0.2])], theirs) == [0, 0, 0]
 
 
+def test_who_is_kept_is_decided_before_masks_count():
+    """0.9 x 0.5 comes after what was left out, 0.4 x 0.9; and an empty mask has no score of its class to tell."""
+    masks = torch.stack([torch.full((2, 2), value) for value in (1.0, 0.5, 0.9, 0.2)])
+    scores = torch.tensor([0.7, 0.45, 0.36, 0.0])
+    of_class = agreement._class_scores(scores, masks, 1.0, torch.inf)
+    torch.testing.assert_close(of_class, torch.tensor([0.7, 0.9, 0.4, torch.inf]))
+    torch.testing.assert_close(agreement._class_scores(scores, masks, 0.0, torch.inf), scores)
+
+
 def lively() -> QueryInst:
     model = small_model().eval()
     for stage in model.stages:

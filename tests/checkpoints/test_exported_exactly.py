@@ -50,6 +50,8 @@ def test_the_record_of_a_file(untrained: Path, tmp_path: Path):
     checkpoint = dataclasses.replace(load(untrained), path=tmp_path / "a.ckpt")
     record = describe(checkpoint, PostprocessConfig(max_detections=12, min_side=2.5), 5, "9.9")
     assert record == RECORD | {"checkpoint": "a.ckpt", "sha256": DIGEST}
+    scores = describe(checkpoint, PostprocessConfig(mask_score=1.5), 5, "9.9")["scores"]
+    assert "sigmoid of the class x mean of the mask, where it is object, to the power 1.5, of class" in scores
 
 
 class Calls:

@@ -53,10 +53,11 @@ def test_every_level_read_and_one_kept_is_the_level_of_the_box(aligned: bool):
         ({}, PostprocessConfig()),
         ({"aligned": False}, PostprocessConfig(clip_boxes=True, max_detections=4, min_side=1.0)),
         ({"num_proposals": 3}, PostprocessConfig(max_detections=100)),
+        ({}, PostprocessConfig(max_detections=4, mask_score=2.0)),
         ({"association": AssociationConfig(width=8)}, PostprocessConfig()),
         ({"num_stages": 3}, PostprocessConfig()),
     ],
-    ids=["plain", "paddle", "more detections than queries", "video", "three stages"],
+    ids=["plain", "paddle", "more detections than queries", "masks count", "video", "three stages"],
 )
 def test_it_finds_what_the_network_finds(settings: dict[str, Any], config: PostprocessConfig):
     model = filled(**settings)

@@ -5,7 +5,7 @@ import torch
 from conftest import random_batch, small_model
 
 from queryinst.config import PostprocessConfig
-from queryinst.models.postprocess import Wanted, detect
+from queryinst.models.postprocess import Wanted, certainty, detect
 from queryinst.models.queryinst import QueryInst
 from queryinst.structures import Detections, Output, Rows
 
@@ -32,6 +32,38 @@ def test_max_detections_keeps_the_best(looked: tuple[QueryInst, Output, torch.Te
     assert len(all_of_them.scores) == 6 * 3
     torch.testing.assert_close(few.scores, all_of_them.scores[:3])
     torch.testing.assert_close(few.masks, all_of_them.masks[:3])
+
+
+def test_certainty_is_the_mean_inside_the_mask():
+    masks = torch.tensor([[[0.9, 0.7], [0.4, 0.0]], [[0.5, 0.1], [0.1, 0.1]], [[0.4, 0.4], [0.4, 0.4]]])
+    torch.testing.assert_close(certainty(masks), torch.tensor([0.8, 0.5, 0.0]))
+
+
+@pytest.mark.parametrize("power", [1.0, 3.0])
+def test_masks_may_count_in_scores(looked: tuple[QueryInst, Output, torch.Tensor], power: float):
+    model, output, sizes = looked
+    output.stages[-1].logits[:] += torch.linspace(0, 3, 6)[:, None]
+    for plain, found in zip(
+        detect(model, output, sizes, sizes, PostprocessConfig()),
+        detect(model, output, sizes, sizes, PostprocessConfig(mask_score=power)),
+        strict=True,
+    ):
+        scores = plain.scores * certainty(plain.masks) ** power
+        order = scores.argsort(descending=True)
+        assert order.tolist() != list(range(6)), "or nothing is tested"
+        torch.testing.assert_close(found.scores, scores[order])
+        for column in ("boxes", "labels", "masks", "queries"):
+            assert torch.equal(getattr(found, column), getattr(plain, column)[order])
+
+
+def test_what_is_wanted_is_above_the_score_also_where_masks_count(looked: tuple[QueryInst, Output, torch.Tensor]):
+    model, output, sizes = looked
+    config = PostprocessConfig(max_detections=18, mask_score=1.0)
+    everything = detect(model, output, sizes, sizes, config)[0]
+    least = float(everything.scores[8])
+    few = detect(model, output, sizes, sizes, config, wanted=Wanted(score=least))[0]
+    assert len(few.scores) == 9
+    torch.testing.assert_close(few.scores, everything.scores[:9])
 
 
 def test_boxes_are_scaled_to_the_original(looked: tuple[QueryInst, Output, torch.Tensor]):
