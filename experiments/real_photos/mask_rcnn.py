@@ -37,13 +37,12 @@ TAPS = {"3": "0", "6": "1", "13": "2", "18": "3"}  # of MobileNetV2's features: 
 class Photos(torch.utils.data.Dataset[tuple[Tensor, dict[str, Any]]]):
     """Images and their objects as Mask R-CNN wants them: masks as whole bitmaps, labels from 1."""
 
-    def __init__(self, folder: Path, train: bool, share: float = 1.0) -> None:
+    def __init__(self, folder: Path, train: bool) -> None:
         self.folder, self.train = folder, train
         with contextlib.redirect_stdout(io.StringIO()):
             self.coco = COCO(str(folder / FILE))
         self.classes = sorted(self.coco.getCatIds())
-        ids = sorted(self.coco.getImgIds())
-        self.ids = ids[:: round(1 / share)]
+        self.ids = sorted(self.coco.getImgIds())
         self.colours = v2.RandomPhotometricDistort(p=0.5)
 
     def __len__(self) -> int:
@@ -178,14 +177,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--evaluations", type=int, default=3, help="not counted in the minutes")
     parser.add_argument("--side", type=int, default=512)
-    parser.add_argument("--share", type=float, default=1.0, help="of the training images")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16", help="bf16 where there is AMX")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--results", type=Path, help="a COCO results file of all that was found")
     given = parser.parse_args()
     torch.manual_seed(given.seed)
-    photos, judged = Photos(given.folder / "train", True, given.share), Photos(given.folder / "valid", False)
+    photos, judged = Photos(given.folder / "train", True), Photos(given.folder / "valid", False)
     model = network(given.weights, len(photos.classes), given.side, 100)
     if given.precision == "bf16":
         model.to(memory_format=torch.channels_last)

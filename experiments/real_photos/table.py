@@ -2,9 +2,8 @@
 
     python experiments/real_photos/table.py experiments/real_photos/curves.png
 
-Reads `runs/*/` (result.json and metrics.csv of QueryInst; seeds are told apart by the end of a run's name) and
-`mask_rcnn/*.json` beside this file. Minutes are those of training: evaluation takes longer the more often it is asked
-for.
+Reads `runs/*/` (result.json and metrics.csv of QueryInst; runs of one name are its seeds) and `mask_rcnn/*.json` beside
+this file. Minutes are those of training: evaluation takes longer the more often it is asked for.
 """
 
 import csv
@@ -46,8 +45,7 @@ def ours(folder: Path) -> Run:
             if row["val/segm_AP"]:
                 minutes = (int(row["step"]) + 1) * batch * mean(took) / 60
                 curve.append((minutes, float(row["val/segm_AP"])))
-    name = result["name"].rpartition("_seed")[0]
-    return Run(name, result["steps"] * batch, result["seconds_per_image"], result["metrics"], curve)
+    return Run(result["name"], result["steps"] * batch, result["seconds_per_image"], result["metrics"], curve)
 
 
 def theirs(file: Path) -> Run:

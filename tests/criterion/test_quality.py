@@ -35,6 +35,13 @@ def test_it_is_least_where_the_score_is_the_target():
     assert steps[found.argmin()].sigmoid().item() == pytest.approx(0.7, abs=0.01)
 
 
+def test_the_loss_is_that_of_the_targets():
+    kinds = {
+        kind: type(Criterion(CriterionConfig(class_target=kind)).classification) for kind in ("one", "box", "mask")
+    }
+    assert kinds == {"one": losses.Focal, "box": losses.QualityFocal, "mask": losses.QualityFocal}
+
+
 def test_iou_of_boxes():
     a = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 4], [0, 0, 0, 0], [0, 0, 1, 1]])
     b = torch.tensor([[2.0, 0, 6, 4], [0, 0, 4, 4], [0, 0, 0, 0], [5, 5, 6, 6]])
