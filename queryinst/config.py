@@ -126,6 +126,12 @@ class CriterionConfig:
     l1_weight: float = setting(5.0, "weight of the L1 loss on normalised boxes", at_least=0)
     giou_weight: float = setting(2.0, "weight of the generalized IoU loss", at_least=0)
     mask_weight: float = setting(8.0, "weight of the dice loss", at_least=0)
+    mask_entropy_weight: float = setting(
+        0.0,
+        "weight of the cross-entropy of masks, a mean over pixels, beside the dice loss (Mask2Former, arXiv 2112.01527)",
+        at_least=0,
+        identity="set",
+    )
     association_weight: float = setting(1.0, "weight of the association loss", at_least=0, identity="set")
     association_loss: str = setting(
         "contrastive_focal", "how embeddings learn", choices=("contrastive_focal", "cross_entropy"), identity="set"

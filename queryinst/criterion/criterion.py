@@ -84,8 +84,10 @@ class Criterion:
         if wanted_masks is None:
             sums.append(torch.zeros_like(sums[0]))
         else:
-            dice = losses.dice(torch.stack(mask_logits), wanted_masks, _known(targets)[target])
-            sums.append(config.mask_weight * dice)
+            drawn, known = torch.stack(mask_logits), _known(targets)[target]
+            sums.append(config.mask_weight * losses.dice(drawn, wanted_masks, known))
+            if config.mask_entropy_weight:
+                sums[-1] = sums[-1] + config.mask_entropy_weight * losses.mask_entropy(drawn, wanted_masks, known)
         told = [replace(output, logits=every) for output, every in zip(stages, logits, strict=True)]
         for weight, term in self.further.values():
             own = term(told, mask_logits, matches, targets, sizes) if masks else torch.zeros_like(sums[0])

@@ -87,6 +87,12 @@ def dice(logits: Tensor, wanted: Tensor, known: Tensor | None = None) -> Tensor:
     return (distance if known is None else distance * known).sum(dim=1)
 
 
+def mask_entropy(logits: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
+    """Binary cross-entropy of mask logits (S, M, h, w), a mean over pixels; (S,) sums over the rows `known` (S, M)."""
+    entropy = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    return (entropy.flatten(2).mean(-1) * known).sum(dim=1)
+
+
 @torch.no_grad()
 def mask_targets(boxes: Tensor, target: Tensor, targets: Targets, limits: Tensor, size: int, samples: int) -> Tensor:
     """What the mask head should draw in each box: the ground-truth mask cut out at the predicted box.

@@ -35,6 +35,30 @@ def test_it_is_least_where_the_score_is_the_target():
     assert steps[found.argmin()].sigmoid().item() == pytest.approx(0.7, abs=0.01)
 
 
+def test_cross_entropy_of_masks_joins_their_loss():
+    model, batch = small_model().eval(), random_batch([2, 1])
+    masks = batch.targets.masks.clone()
+    masks[1] = UNKNOWN  # an object with a box alone
+    batch = replace(batch, targets=replace(batch.targets, masks=masks))
+    output = model(batch.images, batch.sizes)
+    found, entropies = [], []
+    for weight in (0.0, 3.0):
+        criterion = Criterion(CriterionConfig(mask_entropy_weight=weight))
+        matches = criterion.match(output.stages, batch.targets, batch.sizes)
+        drawn = list(model.predict_masks(output, dict(enumerate(matches.rows(batch.targets.labels)))).values())
+        found.append(criterion(output.stages, drawn, matches, batch.targets, batch.sizes))
+    stage = torch.arange(2)[:, None]
+    boxes = torch.stack([one.boxes for one in output.stages])[stage, matches.image, matches.query]
+    wanted = criterion._mask_targets(drawn, boxes, matches, batch.targets, batch.sizes)
+    for logits, of_stage, target in zip(drawn, wanted, matches.target, strict=True):
+        p = logits.sigmoid()
+        each = -(of_stage * p.log() + (1 - of_stage) * (1 - p).log()).mean((1, 2))
+        entropies.append(each[target != 1].sum() / 3)
+    expected = found[0].clone()
+    expected[:, 3] += 3 * torch.stack(entropies)
+    torch.testing.assert_close(found[1], expected)
+
+
 def test_the_loss_is_that_of_the_targets():
     kinds = {
         kind: type(Criterion(CriterionConfig(class_target=kind)).classification) for kind in ("one", "box", "mask")
