@@ -128,7 +128,7 @@ class CriterionConfig:
     mask_weight: float = setting(8.0, "weight of the dice loss", at_least=0)
     mask_entropy_weight: float = setting(
         0.0,
-        "weight of the cross-entropy of masks, a mean over pixels, beside the dice loss (Mask2Former, arXiv 2112.01527)",
+        "weight of the cross-entropy of masks, mean over pixels, beside the dice loss (Mask2Former, arXiv 2112.01527)",
         at_least=0,
         identity="set",
     )
