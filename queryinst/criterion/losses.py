@@ -9,29 +9,9 @@ from queryinst.ops import boxes as box_ops
 from queryinst.structures import Targets
 
 
-class Focal:
-    """The sigmoid focal loss as a part; see `focal`."""
-
-    def __init__(self, alpha: float, gamma: float) -> None:
-        self.alpha, self.gamma = alpha, gamma
-
-    def __call__(self, logits: Tensor, wanted: Tensor) -> Tensor:
-        return focal(logits, wanted, self.alpha, self.gamma)
-
-
 def focal(logits: Tensor, wanted: Tensor, alpha: float, gamma: float) -> Tensor:
     """Sigmoid focal loss of logits (S, B, N, K) against {0, 1} targets of the same shape; (S,) sums."""
     return sigmoid_focal_loss(logits, wanted, alpha, gamma).sum(dim=(1, 2, 3))
-
-
-class QualityFocal:
-    """The focal loss for targets between 0 and 1; see `quality_focal`."""
-
-    def __init__(self, alpha: float, gamma: float) -> None:
-        self.alpha, self.gamma = alpha, gamma
-
-    def __call__(self, logits: Tensor, wanted: Tensor) -> Tensor:
-        return quality_focal(logits, wanted, self.alpha, self.gamma)
 
 
 def quality_focal(logits: Tensor, wanted: Tensor, alpha: float, gamma: float) -> Tensor:

@@ -1,10 +1,11 @@
 """Losses and costs of the user's own, as a configuration names them."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 from queryinst.config import CriterionConfig
-from queryinst.criterion.losses import Focal, QualityFocal
+from queryinst.criterion.losses import focal, quality_focal
 from queryinst.errors import UserError
 from queryinst.part_config import Used, several
 from queryinst.parts import ClassificationLoss
@@ -15,8 +16,8 @@ def classification_of(config: CriterionConfig) -> ClassificationLoss:
     """The focal loss, that for targets below 1, or the user's own. Raises UserError."""
     part = Used("criterion.classification", "classification", config.classification.name, config.classification.args)
     if is_ours(part):
-        kind = Focal if config.class_target == "one" else QualityFocal
-        return kind(config.focal_alpha, config.focal_gamma)
+        loss = focal if config.class_target == "one" else quality_focal
+        return functools.partial(loss, alpha=config.focal_alpha, gamma=config.focal_gamma)
     own: ClassificationLoss = make(part)
     return own
 

@@ -159,9 +159,8 @@ class QueryInst(nn.Module):
             (`output.stages[i].boxes`, not clipped).
         """
         logits = {}
-        for index, back, queries, regions in self._read(output, rows, self.mask_resolution):
-            head = self.stages[output.numbers[index] if output.numbers else index].mask
-            logits[index] = head.classify(head(queries, regions), rows[index].label, back)
+        for index, stage, back, queries, regions in self._read(output, rows, self.mask_resolution):
+            logits[index] = stage.mask.classify(stage.mask(queries, regions), rows[index].label, back)
         return logits
 
     def embed(self, output: Output, rows: Mapping[int, Rows]) -> dict[int, Tensor]:
@@ -170,16 +169,18 @@ class QueryInst(nn.Module):
         Arguments as of `predict_masks`; the class does not matter. Nothing where the model has no association heads.
         """
         embeddings = {}
-        for index, back, queries, regions in self._read(output, rows if self.associates else {}, self.box_resolution):
-            head = cast(AssociationHead, self.stages[index].association)
-            made = head(queries, regions)
+        wanted = rows if self.associates else {}
+        for index, stage, back, queries, regions in self._read(output, wanted, self.box_resolution):
+            made = cast(AssociationHead, stage.association)(queries, regions)
             embeddings[index] = made if back is None else made[back]
         return embeddings
 
     def _read(
         self, output: Output, rows: Mapping[int, Rows], resolution: int
-    ) -> Iterator[tuple[int, Tensor | None, Tensor, Tensor]]:
-        """For each stage asked for: its number, where each row finds its own (see `_distinct`), queries and regions."""
+    ) -> Iterator[tuple[int, Stage, Tensor | None, Tensor, Tensor]]:
+        """For each entry of `output.stages` asked for: its place, the stage it came from, where each row finds its own
+        (see `_distinct`), queries and regions.
+        """
         if not rows:
             return
         picks = {index: self._distinct(row, len(self.queries.features)) for index, row in rows.items()}
@@ -190,7 +191,8 @@ class QueryInst(nn.Module):
             resolution,
         ).split([len(image) for image, _, _ in picks.values()])
         for (index, (image, query, back)), region in zip(picks.items(), regions, strict=True):
-            yield index, back, output.stages[index].mask_queries[image, query], region
+            stage = self.stages[output.numbers[index] if output.numbers else index]
+            yield index, stage, back, output.stages[index].mask_queries[image, query], region
 
     def _distinct(self, rows: Rows, number: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Image and query of the rows without repetition, and where each row finds its own among them (None: in place).

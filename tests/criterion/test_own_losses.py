@@ -141,11 +141,6 @@ def test_a_classification_loss_takes_the_place_of_ours_alone():
     torch.testing.assert_close(made[1, 0], 4.0 * 0.5 * (stages[1].logits - wanted).abs().sum().detach() / 3)
 
 
-def test_our_classification_loss_is_the_focal_loss_of_the_settings():
-    criterion = Criterion(CriterionConfig(focal_alpha=0.4, focal_gamma=1.5))
-    assert vars(criterion.classification) == {"alpha": 0.4, "gamma": 1.5}
-
-
 @pytest.mark.usefixtures("own")
 def test_a_cost_changes_the_matching_as_far_as_its_weight_goes():
     _, _, _, plain, _ = outputs()

@@ -59,11 +59,13 @@ def test_cross_entropy_of_masks_joins_their_loss():
     torch.testing.assert_close(found[1], expected)
 
 
-def test_the_loss_is_that_of_the_targets():
-    kinds = {
-        kind: type(Criterion(CriterionConfig(class_target=kind)).classification) for kind in ("one", "box", "mask")
-    }
-    assert kinds == {"one": losses.Focal, "box": losses.QualityFocal, "mask": losses.QualityFocal}
+@pytest.mark.parametrize(
+    ("kind", "loss"), [("one", losses.focal), ("box", losses.quality_focal), ("mask", losses.quality_focal)]
+)
+def test_the_loss_is_that_of_the_targets(kind: str, loss: Any):
+    classification = Criterion(CriterionConfig(class_target=kind, focal_alpha=0.3, focal_gamma=1.5)).classification
+    logits, wanted = torch.randn(2, 1, 3, 4), torch.rand(2, 1, 3, 4)
+    assert torch.equal(classification(logits, wanted), loss(logits, wanted, 0.3, 1.5))
 
 
 def test_iou_of_boxes():
