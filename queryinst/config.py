@@ -8,6 +8,7 @@ The defaults are those of the published model (QueryInst with ResNet-50); `conf/
 from dataclasses import dataclass, field
 from typing import Any
 
+from queryinst.criterion_config import CriterionConfig
 from queryinst.logger_config import CallbacksConfig, LoggerConfig
 from queryinst.part_config import PartConfig, slot, slots
 from queryinst.settings import REQUIRED, setting
@@ -102,50 +103,23 @@ class ModelConfig:
     detach_proposals: bool = setting(
         False, "stop the first stage's gradient at the proposal boxes (hustvl/QueryInst#16: +0.2 box AP)"
     )
+    share_stages: bool = setting(
+        False,
+        "all stages have one box head between them (RecursiveDet, arXiv 2307.13619, without its encoding of "
+        "positions); mask heads, which normalise what their stage draws, stay one for each stage",
+        identity="set",
+    )
+    look_forward_twice: bool = setting(
+        False,
+        "a stage's losses teach the deltas of the stage before too; the same at test (DINO, arXiv 2203.03605)",
+        identity="set",
+    )
     association: AssociationConfig | None = setting(
         None, "an embedding a query that links instances over the frames of a video; empty: none", identity="set"
     )
     box_head: PartConfig = slot("box_head", "dynamic", "the box half of each stage")
     mask_head: PartConfig = slot("mask_head", "dynamic", "the mask half of each stage")
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
-
-
-@dataclass
-class CriterionConfig:
-    classification: PartConfig = slot("classification", "focal", "classification loss")
-    terms: dict[str, Any] = slots("loss_term", "further losses: +criterion.terms.NAME.name=module:Name, and .weight")
-    costs: dict[str, Any] = slots("matching_cost", "further costs: +criterion.costs.NAME.name=module:Name, and .weight")
-    class_weight: float = setting(2.0, "weight of the focal loss", at_least=0)
-    class_target: str = setting(
-        "one",
-        "what the score of a matched query should be: one, or the IoU of its box or its mask with the object, so that "
-        "scores tell how good a detection is (GFL, arXiv 2006.04388; Align-DETR, arXiv 2304.07527)",
-        choices=("one", "box", "mask"),
-        identity="set",
-    )
-    l1_weight: float = setting(5.0, "weight of the L1 loss on normalised boxes", at_least=0)
-    giou_weight: float = setting(2.0, "weight of the generalized IoU loss", at_least=0)
-    mask_weight: float = setting(8.0, "weight of the dice loss", at_least=0)
-    mask_entropy_weight: float = setting(
-        0.0,
-        "weight of the cross-entropy of masks, mean over pixels, beside the dice loss (Mask2Former, arXiv 2112.01527)",
-        at_least=0,
-        identity="set",
-    )
-    association_weight: float = setting(1.0, "weight of the association loss", at_least=0, identity="set")
-    association_loss: str = setting(
-        "contrastive_focal", "how embeddings learn", choices=("contrastive_focal", "cross_entropy"), identity="set"
-    )
-    class_cost: float = setting(2.0, "weight of the focal cost in matching", at_least=0)
-    l1_cost: float = setting(5.0, "weight of the L1 cost in matching", at_least=0)
-    giou_cost: float = setting(2.0, "weight of the generalized IoU cost in matching", at_least=0)
-    focal_alpha: float = setting(
-        0.25, "weight of positives against negatives in the focal loss and cost", at_least=0, at_most=1
-    )
-    focal_gamma: float = setting(2.0, "focus on hard examples in the focal loss and cost", at_least=0)
-    mask_samples: int = setting(
-        2, "samples a side per cell of a mask target; 0: as many as it has pixels, as the references", at_least=0
-    )
 
 
 @dataclass

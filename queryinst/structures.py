@@ -79,6 +79,7 @@ class StageOutput:
     queries: Tensor  # (B, N, d) handed to the next stage
     mask_queries: Tensor  # (B, N, d) the query after self-attention: what this stage's mask head reads
     chosen: Tensor | None = None  # (B, n) int64 in 0..N-1: which, where only n queries came so far, and n is N above
+    deltas: Tensor | None = None  # (B, N, 4) float32 by which `boxes` were refined, as of `ops.boxes.refine`
 
 
 @dataclass(frozen=True)

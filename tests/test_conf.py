@@ -9,7 +9,8 @@ import pytest
 from conftest import ROOT
 
 from queryinst.command_config import DemoConfig, DoctorConfig, EvaluateConfig, PredictConfig
-from queryinst.config import CriterionConfig, TrainConfig
+from queryinst.config import TrainConfig
+from queryinst.criterion_config import CriterionConfig
 from queryinst.settings import restore, walk
 from queryinst.studies.command import compose
 from queryinst.video_config import AssociationConfig, TrackerConfig

@@ -14,8 +14,9 @@ import torch.distributed as dist
 from conftest import SMALL, random_batch, small_model
 from torch import Tensor, nn
 
-from queryinst.config import CriterionConfig, ModelConfig
+from queryinst.config import ModelConfig
 from queryinst.criterion.criterion import Criterion
+from queryinst.criterion_config import CriterionConfig
 from queryinst.data.collate import FixedSampler, join
 from queryinst.errors import SaidElsewhere, UserError
 from queryinst.evaluation.coco import CocoEvaluator

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from queryinst.config import BackboneConfig, CriterionConfig, ModelConfig, OptimizerConfig
+from queryinst.config import BackboneConfig, ModelConfig, OptimizerConfig
 from queryinst.criterion.criterion import Criterion
+from queryinst.criterion_config import CriterionConfig
 from queryinst.lightning.optimizer import optimizer
 from queryinst.models.compiled import compile_parts
 from queryinst.models.queryinst import QueryInst

@@ -6,11 +6,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from queryinst.config import CriterionConfig
 from queryinst.criterion import losses
 from queryinst.criterion.association import association
 from queryinst.criterion.matcher import Matcher, NonFiniteError, require_finite
 from queryinst.criterion.own import classification_of, made_terms
+from queryinst.criterion_config import CriterionConfig
 from queryinst.ops import boxes as box_ops
 from queryinst.ops import ranks
 from queryinst.ops.roi import STRIDES

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from queryinst.config import CriterionConfig
 from queryinst.criterion.own import made_terms
+from queryinst.criterion_config import CriterionConfig
 from queryinst.ops import boxes as box_ops
 from queryinst.structures import Matches, StageOutput, Targets
 
@@ -97,17 +97,26 @@ class Matcher:
         gt_boxes = _pad(targets.boxes, targets.counts)
         extent = box_ops.extent(sizes)[:, None]
 
-        p = logits.sigmoid()
-        positive = config.focal_alpha * (1 - p).pow(config.focal_gamma) * -(p + 1e-12).log()
-        negative = (1 - config.focal_alpha) * p.pow(config.focal_gamma) * -(1 - p + 1e-12).log()
+        giou = box_ops.giou(boxes[..., None, :], gt_boxes[:, None])
         wanted = labels[None, :, None].expand(*logits.shape[:3], -1)
-        cost_class = (positive - negative).gather(-1, wanted)
+        if config.class_cost_overlap:
+            p = logits.sigmoid().gather(-1, wanted) * ((giou + 1) / 2).clamp(min=0).pow(config.class_cost_overlap)
+            cost_class = _focal_cost(p, config)
+        else:
+            cost_class = _focal_cost(logits.sigmoid(), config).gather(-1, wanted)
         cost_l1 = torch.cdist(boxes / extent, gt_boxes / extent, p=1)
-        cost_giou = -box_ops.giou(boxes[..., None, :], gt_boxes[:, None])
+        cost_giou = -giou
         total = config.class_cost * cost_class + config.l1_cost * cost_l1 + config.giou_cost * cost_giou
         for weight, cost in self.further.values():
             total = total + weight * cost(logits, boxes, labels, gt_boxes, sizes)
         return total
+
+
+def _focal_cost(p: Tensor, config: CriterionConfig) -> Tensor:
+    """What it costs to call a score p an object, over what it costs to call it none."""
+    positive = config.focal_alpha * (1 - p).pow(config.focal_gamma) * -(p + 1e-12).log()
+    negative = (1 - config.focal_alpha) * p.pow(config.focal_gamma) * -(1 - p + 1e-12).log()
+    return positive - negative
 
 
 def _pad(values: Tensor, counts: list[int]) -> Tensor:

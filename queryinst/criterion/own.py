@@ -4,8 +4,8 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from queryinst.config import CriterionConfig
 from queryinst.criterion.losses import focal, quality_focal
+from queryinst.criterion_config import CriterionConfig
 from queryinst.errors import UserError
 from queryinst.part_config import Used, several
 from queryinst.parts import ClassificationLoss

@@ -76,11 +76,13 @@ class BoxHead(nn.Module):
         interaction = self.dyn(mask_queries.flatten(0, 1), regions)
         refined = self.dyn_norm(mask_queries + interaction.view_as(queries))
         refined = self.ffn_norm(refined + self.ffn(refined))
+        deltas = self.reg(self.reg_tower(refined)).float()
         return StageOutput(
             logits=self.cls(self.cls_tower(refined)),
-            boxes=box_ops.refine(boxes, self.reg(self.reg_tower(refined)).float()),
+            boxes=box_ops.refine(boxes, deltas),
             queries=refined,
             mask_queries=mask_queries,
+            deltas=deltas,
         )
 
     def _attend(self, queries: Tensor, sights: Sequence[Sight]) -> Tensor:

@@ -34,6 +34,9 @@ def deploy(model: QueryInst, precision: str = "fp32") -> QueryInst:
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
     deployed = copy.deepcopy(model).eval().requires_grad_(False)
+    for stage in deployed.stages[1:]:
+        if stage.box is deployed.stages[0].box:  # what is done to one head must not be done to all
+            stage.box = copy.deepcopy(stage.box)
     for part in known(deployed):
         fold(part)
     deployed.to(memory_format=torch.channels_last)

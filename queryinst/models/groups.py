@@ -79,7 +79,7 @@ def side_by_side(model: QueryInst, pyramid: FeaturePyramid, sizes: Tensor, group
         for lane, part in zip(lanes, _split(output, [sight.number for sight in sights]), strict=True):
             made[lane.owner].append(part if lane.absent is None else _without(part, lane.absent))
             numbers[lane.owner].append(number)
-            leaving.append(replace(lane, boxes=part.boxes.detach(), queries=part.queries, fresh=True))
+            leaving.append(replace(lane, boxes=model.onward(part, lane.boxes), queries=part.queries, fresh=True))
         # SQR, section 3.3: what a stage was given, and the stage before it had made, the next one is given too.
         again = [lane for lane in lanes if lane.fresh and lane.owner in (0, *recollecting)]
         lanes = leaving + [replace(lane, owner=owner, fresh=False) for owner in recollecting for lane in again]
@@ -89,9 +89,8 @@ def side_by_side(model: QueryInst, pyramid: FeaturePyramid, sizes: Tensor, group
 
 def _split(output: StageOutput, counts: list[int]) -> list[StageOutput]:
     """The output of each of several sets of queries that lie side by side."""
-    names = ("logits", "boxes", "queries", "mask_queries")
-    columns = [getattr(output, name).split(counts, dim=1) for name in names]
-    return [StageOutput(*parts) for parts in zip(*columns, strict=True)]
+    made = {name: value.split(counts, dim=1) for name, value in vars(output).items() if value is not None}
+    return [StageOutput(**{name: parts[place] for name, parts in made.items()}) for place in range(len(counts))]
 
 
 def _without(output: StageOutput, absent: Tensor) -> StageOutput:

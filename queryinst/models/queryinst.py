@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from queryinst.config import BackboneConfig, ModelConfig
+from queryinst.errors import UserError
 from queryinst.models.association_head import AssociationHead
 from queryinst.models.backbone import Backbone, build_backbone, channels_of, made_module
 from queryinst.models.box_head import BoxHead
@@ -16,6 +17,7 @@ from queryinst.models.groups import Group, side_by_side
 from queryinst.models.initialisation import as_paddle
 from queryinst.models.mask_head import MaskHead
 from queryinst.models.proposals import Proposals
+from queryinst.ops import boxes as box_ops
 from queryinst.ops import ranks
 from queryinst.ops.roi import STRIDES, FeaturePyramid
 from queryinst.part_config import PartConfig, Used
@@ -27,11 +29,11 @@ STD = (58.395, 57.12, 57.375)
 
 
 class Stage(nn.Module):
-    """One refinement: its own heads, no weights shared with other stages."""
+    """One refinement: its own heads, unless all stages share a box head."""
 
-    def __init__(self, config: ModelConfig, num_classes: int) -> None:
+    def __init__(self, config: ModelConfig, num_classes: int, box: BoxHead | None = None) -> None:
         super().__init__()
-        self.box = cast(BoxHead, _head("box_head", config, num_classes))
+        self.box = box or cast(BoxHead, _head("box_head", config, num_classes))
         self.mask = cast(MaskHead, _head("mask_head", config, num_classes))
         self.association = AssociationHead(config) if config.association else None
 
@@ -60,12 +62,15 @@ class QueryInst(nn.Module):
         self.num_classes = num_classes
         self.box_resolution, self.mask_resolution = model.box_resolution, model.mask_resolution
         self.aligned, self.associates = model.aligned, model.association is not None
+        self.look_forward_twice = model.look_forward_twice
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
         self.backbone = build_backbone(backbone)
         self.neck = FPN(channels_of(self.backbone), model.width)
         self.queries = Proposals(model.num_proposals, model.width, model.proposal_init, model.detach_proposals)
-        stages = nn.ModuleList(Stage(model, num_classes) for _ in range(model.num_stages))
+        first = Stage(model, num_classes)
+        shared = first.box if model.share_stages else None
+        stages = nn.ModuleList([first, *(Stage(model, num_classes, shared) for _ in range(1, model.num_stages))])
         self.stages = cast(list[Stage], stages)  # for the type checker, which knows only Modules in a ModuleList
         if model.initialisation == "paddle":
             as_paddle(self)
@@ -127,13 +132,28 @@ class QueryInst(nn.Module):
         for stage in self.stages[:stages]:
             output = self.run(stage, pyramid, queries, boxes)
             outputs.append(output if chosen is None else replace(output, chosen=chosen))
-            # Boxes are detached from stage to stage, queries never: they carry the gradient through all stages.
-            boxes, queries = output.boxes.detach(), output.queries
+            boxes, queries = self.onward(output, boxes), output.queries
             if proposals and proposals < boxes.shape[1]:
                 chosen = output.logits.amax(-1).topk(proposals, dim=1).indices  # once: so many remain
                 best = chosen[..., None]
                 boxes, queries = (every.gather(1, best.expand(-1, -1, every.shape[2])) for every in (boxes, queries))
         return Output(pyramid, outputs)
+
+    def onward(self, output: StageOutput, boxes: Tensor) -> Tensor:
+        """The boxes (B, N, 4) that the next stage refines, where a stage made `output` of `boxes`.
+
+        They are detached from stage to stage; queries never are, and carry the gradient through all stages. With
+        `look_forward_twice` the next stage's losses teach this stage's deltas too (DINO, section 3.5): one stage back,
+        and no further. The numbers are the same. Raises UserError: a box head of the user's own tells no deltas.
+        """
+        if not (self.look_forward_twice and self.training):
+            return output.boxes.detach()
+        if output.deltas is None:
+            raise UserError(
+                "model.look_forward_twice needs a box head that tells by what it refined its boxes, and "
+                "model.box_head.name gives a StageOutput without deltas: add `deltas`, or leave look_forward_twice out"
+            )
+        return box_ops.refine(boxes.detach(), output.deltas)
 
     def run(
         self, stage: Stage, pyramid: FeaturePyramid, queries: Tensor, boxes: Tensor, sights: Sequence[Sight] = ()

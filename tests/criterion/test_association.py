@@ -8,9 +8,9 @@ import torch
 from conftest import random_batch, small_model
 from torch import Tensor
 
-from queryinst.config import CriterionConfig
 from queryinst.criterion.association import association
 from queryinst.criterion.criterion import Criterion
+from queryinst.criterion_config import CriterionConfig
 from queryinst.models.queryinst import QueryInst
 from queryinst.structures import Batch
 from queryinst.video_config import AssociationConfig

@@ -5,9 +5,9 @@ import torch
 from conftest import random_batch, small_model
 from torch import Tensor
 
-from queryinst.config import CriterionConfig
 from queryinst.criterion.criterion import Criterion
 from queryinst.criterion.matcher import NonFiniteError
+from queryinst.criterion_config import CriterionConfig
 from queryinst.models.queryinst import QueryInst
 from queryinst.structures import UNKNOWN, Batch, StageOutput
 

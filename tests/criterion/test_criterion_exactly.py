@@ -10,9 +10,9 @@ from test_association import slowly
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from queryinst.config import CriterionConfig
 from queryinst.criterion.criterion import Criterion
 from queryinst.criterion.matcher import Matcher
+from queryinst.criterion_config import CriterionConfig
 from queryinst.ops import boxes as box_ops
 from queryinst.ops import ranks
 from queryinst.structures import Matches, StageOutput, Targets

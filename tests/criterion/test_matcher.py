@@ -1,13 +1,15 @@
 """Matching: a best assignment, per image and stage, whatever the order of queries."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from conftest import random_targets
+from torchvision.ops import generalized_box_iou
 
-from queryinst.config import CriterionConfig
 from queryinst.criterion.matcher import Matcher, NonFiniteError
+from queryinst.criterion_config import CriterionConfig
 from queryinst.structures import StageOutput
 
 SIZES = torch.tensor([[64, 64], [64, 48]])
@@ -41,6 +43,30 @@ def test_it_is_the_cheapest_assignment(queries: int):
             for others in itertools.permutations(range(count), fitting)
         ]
         assert costs[stage, image][rows, columns].sum().item() == pytest.approx(min(every).item())
+
+
+def test_scores_count_as_much_as_boxes_fit():
+    """Stable-DINO, equation 9: the focal cost of p times a power of the generalized IoU, brought to 0..1."""
+    targets, outputs = random_targets([3, 2]), stages()
+    plain = CriterionConfig(l1_cost=0.0, giou_cost=0.0)
+    costs = Matcher(replace(plain, class_cost_overlap=0.5)).costs(outputs, targets, SIZES)
+    labels, boxes = targets.labels.split(targets.counts), targets.boxes.split(targets.counts)
+    for stage, image in itertools.product(range(2), range(2)):
+        overlap = (generalized_box_iou(outputs[stage].boxes[image], boxes[image]) + 1) / 2
+        p = outputs[stage].logits[image].sigmoid()[:, labels[image]] * overlap.sqrt()
+        expected = 2 * (0.25 * (1 - p) ** 2 * -p.log() - 0.75 * p**2 * -(1 - p).log())
+        torch.testing.assert_close(costs[stage, image, :, : targets.counts[image]], expected)
+
+
+def test_of_two_equal_scores_the_better_box_is_matched():
+    targets = random_targets([1])
+    boxes = torch.stack([targets.boxes[0] + 3, targets.boxes[0]])[None]
+    outputs = [StageOutput(torch.ones(1, 2, 3), boxes, boxes, boxes)]
+    matched = [
+        Matcher(CriterionConfig(l1_cost=0.0, giou_cost=0.0, class_cost_overlap=power))(outputs, targets, SIZES[:1])
+        for power in (0.0, 0.5)
+    ]
+    assert [matches.query.tolist() for matches in matched] == [[[0]], [[1]]]
 
 
 @pytest.mark.parametrize("queries", [6, 4], ids=["enough queries", "fewer than asked for"])

@@ -7,9 +7,9 @@ import torch
 from conftest import Write, random_targets, small_model
 from torch import Tensor
 
-from queryinst.config import CriterionConfig
 from queryinst.criterion.criterion import Criterion
 from queryinst.criterion.matcher import NonFiniteError
+from queryinst.criterion_config import CriterionConfig
 from queryinst.errors import UserError
 from queryinst.structures import Matches, StageOutput, Targets
 

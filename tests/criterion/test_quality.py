@@ -7,9 +7,9 @@ import pytest
 import torch
 from conftest import random_batch, small_model
 
-from queryinst.config import CriterionConfig
 from queryinst.criterion import losses
 from queryinst.criterion.criterion import Criterion
+from queryinst.criterion_config import CriterionConfig
 from queryinst.ops import boxes as box_ops
 from queryinst.structures import UNKNOWN, Targets
 

@@ -9,8 +9,8 @@ import torch
 from conftest import TINY, Run, random_batch, small_model
 from torch import Tensor
 
-from queryinst.config import CriterionConfig
 from queryinst.criterion.criterion import Criterion
+from queryinst.criterion_config import CriterionConfig
 from queryinst.models.queryinst import QueryInst
 from queryinst.structures import Batch, Matches
 

@@ -9,8 +9,9 @@ import torch
 from conftest import SMALL, random_batch, small_model
 from test_trace import conductor, fit
 
-from queryinst.config import CriterionConfig, ModelConfig, OptimizerConfig, PostprocessConfig, ScheduleConfig
+from queryinst.config import ModelConfig, OptimizerConfig, PostprocessConfig, ScheduleConfig
 from queryinst.criterion.criterion import Criterion
+from queryinst.criterion_config import CriterionConfig
 from queryinst.lightning import groups
 from queryinst.lightning.module import QueryInstModule, Training
 from queryinst.models.groups import Group

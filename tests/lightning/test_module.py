@@ -10,8 +10,9 @@ import pytest
 import torch
 from conftest import random_batch, small_model
 
-from queryinst.config import CriterionConfig, OptimizerConfig, PostprocessConfig, ScheduleConfig
+from queryinst.config import OptimizerConfig, PostprocessConfig, ScheduleConfig
 from queryinst.criterion.criterion import Criterion
+from queryinst.criterion_config import CriterionConfig
 from queryinst.errors import UserError
 from queryinst.evaluation.coco import CocoEvaluator, to_coco
 from queryinst.lightning.module import QueryInstModule, Training

@@ -13,8 +13,9 @@ from pytorch_lightning.loggers import Logger
 from test_trace import fit
 from torch import Tensor
 
-from queryinst.config import CriterionConfig, OptimizerConfig, PostprocessConfig, ScheduleConfig
+from queryinst.config import OptimizerConfig, PostprocessConfig, ScheduleConfig
 from queryinst.criterion.criterion import Criterion
+from queryinst.criterion_config import CriterionConfig
 from queryinst.lightning import module as file
 from queryinst.lightning.module import QueryInstModule, Training
 

@@ -15,9 +15,10 @@ from conftest import random_batch, small_model
 from test_module import module
 from test_trace import batches, conductor, fit
 
-from queryinst.config import CriterionConfig, OptimizerConfig, PostprocessConfig, ScheduleConfig
+from queryinst.config import OptimizerConfig, PostprocessConfig, ScheduleConfig
 from queryinst.criterion.criterion import Criterion
 from queryinst.criterion.matcher import NonFiniteError
+from queryinst.criterion_config import CriterionConfig
 from queryinst.errors import UserError
 from queryinst.lightning.broken import fault_of
 from queryinst.lightning.module import LOG_EVERY, QueryInstModule, Training

@@ -12,8 +12,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
-from queryinst.config import CriterionConfig, ModelConfig, OptimizerConfig, PostprocessConfig, ScheduleConfig
+from queryinst.config import ModelConfig, OptimizerConfig, PostprocessConfig, ScheduleConfig
 from queryinst.criterion.criterion import Criterion
+from queryinst.criterion_config import CriterionConfig
 from queryinst.errors import UserError
 from queryinst.lightning.module import QueryInstModule, Training
 from queryinst.lightning.optimizer import optimizer as make_optimizer

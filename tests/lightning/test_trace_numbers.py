@@ -9,8 +9,8 @@ from conftest import random_batch, small_model
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from queryinst.config import CriterionConfig
 from queryinst.criterion.criterion import Criterion
+from queryinst.criterion_config import CriterionConfig
 from queryinst.lightning.trace import Trace
 from queryinst.ops import ranks
 from queryinst.structures import Batch, Matches, StageOutput

@@ -12,8 +12,9 @@ import torch
 from conftest import random_batch, small_model
 from torch import Tensor
 
-from queryinst.config import CriterionConfig, TrainConfig
+from queryinst.config import TrainConfig
 from queryinst.criterion.criterion import Criterion
+from queryinst.criterion_config import CriterionConfig
 from queryinst.errors import UserError
 from queryinst.models.backbone import TinyNet
 from queryinst.models.compiled import compile_parts, require_compiler

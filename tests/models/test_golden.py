@@ -19,8 +19,9 @@ import torch
 
 from queryinst.checkpoints.load import Checkpoint, load
 from queryinst.checkpoints.published import convert
-from queryinst.config import BackboneConfig, CriterionConfig, ModelConfig, OptimizerConfig
+from queryinst.config import BackboneConfig, ModelConfig, OptimizerConfig
 from queryinst.criterion.criterion import Criterion
+from queryinst.criterion_config import CriterionConfig
 from queryinst.lightning.optimizer import optimizer
 from queryinst.models.postprocess import detect
 from queryinst.models.queryinst import QueryInst

@@ -29,6 +29,16 @@ def test_packed_is_equal(name: str, counts: list[int]):
             torch.testing.assert_close(ours.masks, plain.masks, rtol=1e-3, atol=1e-4)
 
 
+def test_stages_that_share_a_head_are_packed_each_for_itself():
+    """What is remembered of the first stage's queries is not true of the second's."""
+    model = with_statistics(small_model(num_stages=3, share_stages=True))
+    for ours, plain in zip(look(pack(deploy(model))), look(model), strict=True):
+        assert ours.labels.tolist() == plain.labels.tolist()
+        torch.testing.assert_close(ours.boxes, plain.boxes, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(ours.masks, plain.masks, rtol=1e-3, atol=1e-4)
+    assert model.stages[0].box is model.stages[2].box
+
+
 def test_maps_of_the_backbone_stay_as_they_were_given_out():
     """A packed residual block overwrites its input, which must not be one of the maps."""
     model = with_statistics(QueryInst(ModelConfig(num_stages=1), BackboneConfig(name="resnet18"), num_classes=3))

@@ -7,8 +7,9 @@ import pytest
 import torch
 from conftest import random_targets
 
-from queryinst.config import BackboneConfig, CriterionConfig, ModelConfig, OptimizerConfig, TrainConfig
+from queryinst.config import BackboneConfig, ModelConfig, OptimizerConfig, TrainConfig
 from queryinst.criterion.criterion import Criterion
+from queryinst.criterion_config import CriterionConfig
 from queryinst.lightning.optimizer import optimizer
 from queryinst.models.queryinst import QueryInst
 from queryinst.studies.command import compose

@@ -1,12 +1,18 @@
 """Properties of the whole network."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import random_batch, small_model
 
 from queryinst.config import BackboneConfig, ModelConfig, PostprocessConfig
+from queryinst.errors import UserError
+from queryinst.models.cost import parameters
+from queryinst.models.groups import Group
 from queryinst.models.postprocess import detect
 from queryinst.models.queryinst import MEAN, STD, QueryInst
+from queryinst.ops import boxes as box_ops
 from queryinst.structures import Rows
 
 
@@ -92,6 +98,32 @@ def test_regions_are_read_as_the_setting_says():
     assert [pyramid.aligned for pyramid in pyramids] == [True, False]
 
 
+def test_stages_that_share_have_one_box_head_and_learn_in_it_together():
+    alone, shared = small_model(num_stages=3), small_model(num_stages=3, share_stages=True)
+    head = shared.stages[0].box
+    assert all(stage.box is head for stage in shared.stages)
+    assert len({id(stage.mask) for stage in shared.stages}) == 3
+    of_a_head = sum(parameter.numel() for parameter in head.parameters())
+    assert parameters(alone) - parameters(shared) == 2 * of_a_head
+    batch = random_batch([1])
+    gradients = []
+    for stage in range(3):
+        output = shared(batch.images, batch.sizes).stages[stage]
+        (gradient,) = torch.autograd.grad(output.boxes.square().sum(), head.reg.weight)
+        gradients.append(gradient)
+    assert all(gradient.any() for gradient in gradients)
+
+
+def test_weights_of_stages_that_share_are_those_of_stages_that_do_not():
+    """A checkpoint has every name, so that a network whose stages are its own can go on from it."""
+    shared, alone = small_model(share_stages=True).eval(), small_model().eval()
+    alone.load_state_dict(shared.state_dict())
+    batch = random_batch([1])
+    for ours, theirs in zip(*(model(batch.images, batch.sizes).stages for model in (shared, alone)), strict=True):
+        assert torch.equal(ours.boxes, theirs.boxes)
+        assert torch.equal(ours.logits, theirs.logits)
+
+
 def test_boxes_are_detached_between_stages_and_queries_are_not():
     model = small_model()
     batch = random_batch([1])
@@ -102,6 +134,43 @@ def test_boxes_are_detached_between_stages_and_queries_are_not():
     assert first.ffn.fc1.weight.grad is not None
     assert first.ffn.fc1.weight.grad.any()  # its query goes on
     assert model.queries.boxes.grad is None
+
+
+@pytest.mark.parametrize("groups", [[], [Group("recollection", None)]], ids=["alone", "beside a group"])
+def test_looking_forward_twice_teaches_the_stage_before_and_no_other(groups: list[Group]):
+    """DINO, figure 6: a box has the gradient of its own stage's deltas and of those before them."""
+    batch, last, made = random_batch([1]), [], []
+    for twice in (False, True):
+        torch.manual_seed(0)
+        model = small_model(num_stages=3, look_forward_twice=twice)
+        last.append(model(batch.images, batch.sizes, groups).stages)
+        last[-1][2].boxes.sum().backward()
+        gradients = [*(stage.box.reg.weight.grad for stage in model.stages), model.queries.boxes.grad]
+        made.append([gradient is not None and bool(gradient.any()) for gradient in gradients])
+    assert made == [[False, False, True, False], [False, True, True, False]]
+    for once, twice in zip(*last, strict=True):
+        assert torch.equal(once.boxes, twice.boxes)
+        assert torch.equal(once.logits, twice.logits)
+
+
+def test_looking_forward_twice_leaves_the_boxes_of_the_second_stage_to_the_second_box():
+    """The gradient of stage 2's box by stage 1's deltas is that of one refinement after the other."""
+    model, batch = small_model(look_forward_twice=True), random_batch([1])
+    first, second = model(batch.images, batch.sizes).stages
+    (found,) = torch.autograd.grad(second.boxes.sum(), first.deltas, retain_graph=True)
+    boxes, _ = model.queries(batch.sizes)
+    deltas = first.deltas.detach().requires_grad_()
+    again = box_ops.refine(box_ops.refine(boxes.detach(), deltas), second.deltas.detach())
+    (expected,) = torch.autograd.grad(again.sum(), deltas)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_box_head_without_deltas_cannot_look_forward_twice():
+    model, batch = small_model(look_forward_twice=True), random_batch([1])
+    model.stages[0].box.register_forward_hook(lambda head, given, output: replace(output, deltas=None))
+    with pytest.raises(UserError, match="model.look_forward_twice needs a box head that tells"):
+        model(batch.images, batch.sizes)
+    model.eval()(batch.images, batch.sizes)
 
 
 def test_the_proposal_boxes_learn_from_the_first_stage():

@@ -7,8 +7,8 @@ import pytest
 import torch
 from conftest import random_batch, small_model
 
-from queryinst.config import CriterionConfig
 from queryinst.criterion.matcher import Matcher
+from queryinst.criterion_config import CriterionConfig
 from queryinst.lightning.callbacks.matching_stability import MatchingStability, by_image, changes
 from queryinst.structures import Matches, StageOutput
 
