@@ -29,6 +29,14 @@ class CriterionConfig:
         at_least=0,
         identity="set",
     )
+    mask_points: int = setting(
+        0,
+        "compare masks at so many points, most of them where the mask is unsure, instead of in each cell of it "
+        "(PointRend, arXiv 1912.08193, has 196; a mask has 784 cells); 0: in each cell",
+        at_least=0,
+        at_most=100_000,
+        identity="set",
+    )
     association_weight: float = setting(1.0, "weight of the association loss", at_least=0, identity="set")
     association_loss: str = setting(
         "contrastive_focal", "how embeddings learn", choices=("contrastive_focal", "cross_entropy"), identity="set"

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from queryinst.criterion import losses
+from queryinst.criterion import losses, points
 from queryinst.criterion.association import association
 from queryinst.criterion.matcher import Matcher, NonFiniteError, require_finite
 from queryinst.criterion.own import classification_of, made_terms
@@ -71,7 +71,9 @@ class Criterion:
 
         boxes, wanted_boxes = boxes[stage, image, query], targets.boxes[target]
         mask_logits = [logits.float() for logits in masks]
-        wanted_masks = self._mask_targets(mask_logits, boxes, matches, targets, sizes) if masks else None
+        limits = _canvases(sizes)[image].repeat(len(stages), 1)
+        gridded = masks and (config.class_target == "mask" or not config.mask_points)
+        wanted_masks = self._mask_targets(mask_logits, boxes, target, targets, limits) if gridded else None
         wanted = torch.zeros_like(logits)
         wanted[stage, image, query, targets.labels[target]] = self._quality(
             boxes, wanted_boxes, mask_logits, wanted_masks, matches, targets
@@ -81,13 +83,14 @@ class Criterion:
             config.l1_weight * losses.l1(boxes, wanted_boxes, box_ops.extent(sizes)[image]),
             config.giou_weight * losses.giou(boxes, wanted_boxes),
         ]
-        if wanted_masks is None:
+        if not masks:
             sums.append(torch.zeros_like(sums[0]))
+        elif config.mask_points:
+            compared = self._at_points(torch.stack(mask_logits), boxes, target, targets, limits)
+            sums.append(self._mask_losses(*compared, _known(targets)[target]))
         else:
-            drawn, known = torch.stack(mask_logits), _known(targets)[target]
-            sums.append(config.mask_weight * losses.dice(drawn, wanted_masks, known))
-            if config.mask_entropy_weight:
-                sums[-1] = sums[-1] + config.mask_entropy_weight * losses.mask_entropy(drawn, wanted_masks, known)
+            assert wanted_masks is not None
+            sums.append(self._mask_losses(torch.stack(mask_logits), wanted_masks, _known(targets)[target]))
         told = [replace(output, logits=every) for output, every in zip(stages, logits, strict=True)]
         for weight, term in self.further.values():
             own = term(told, mask_logits, matches, targets, sizes) if masks else torch.zeros_like(sums[0])
@@ -99,15 +102,28 @@ class Criterion:
         return torch.stack(sums, dim=1) / self._pairs(matches)
 
     def _mask_targets(
-        self, masks: list[Tensor], boxes: Tensor, matches: Matches, targets: Targets, sizes: Tensor
+        self, masks: list[Tensor], boxes: Tensor, target: Tensor, targets: Targets, limits: Tensor
     ) -> Tensor:
         """(S, M, s, s): what should be drawn in boxes (S, M, 4)."""
-        image, side = matches.image, masks[0].shape[-1]
-        # The canvas of an image is its own size rounded up to the stride, whatever the rest of the batch is.
-        limits = ((sizes[image] + STRIDES[-1] - 1) // STRIDES[-1] * STRIDES[-1]).repeat(len(masks), 1)
-        samples = self.config.mask_samples
-        made = losses.mask_targets(boxes.flatten(0, 1), matches.target.flatten(), targets, limits, side, samples)
+        side, samples = masks[0].shape[-1], self.config.mask_samples
+        made = losses.mask_targets(boxes.flatten(0, 1), target.flatten(), targets, limits, side, samples)
         return made.view(len(masks), -1, side, side)
+
+    def _mask_losses(self, drawn: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
+        """(S,) weighted sums for mask logits (S, M, ...) against what they should be, over the rows `known` (S, M)."""
+        made = self.config.mask_weight * losses.dice(drawn, wanted, known)
+        if self.config.mask_entropy_weight:
+            made = made + self.config.mask_entropy_weight * losses.mask_entropy(drawn, wanted, known)
+        return made
+
+    def _at_points(
+        self, drawn: Tensor, boxes: Tensor, target: Tensor, targets: Targets, limits: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (S, M, P) at points of masks (S, M, s, s) in boxes (S, M, 4), and what they should be there."""
+        logits = drawn.flatten(0, 1)
+        where = points.unsure_points(logits, self.config.mask_points)
+        wanted = points.objects_at(where, boxes.detach().flatten(0, 1), target.flatten(), targets, limits)
+        return points.read(logits, where).unflatten(0, target.shape), wanted.unflatten(0, target.shape)
 
     def _quality(
         self,
@@ -150,6 +166,11 @@ class Criterion:
     def _pairs(matches: Matches) -> Tensor:
         pairs = torch.full((), float(len(matches.image)), device=matches.image.device)  # filled there, not copied
         return ranks.mean(pairs).clamp(min=1 / ranks.count())  # at least 1 in all, as one process would have it
+
+
+def _canvases(sizes: Tensor) -> Tensor:
+    """(B, 2) height, width of each image's canvas: its own size rounded up to the stride, whatever the batch's is."""
+    return (sizes + STRIDES[-1] - 1) // STRIDES[-1] * STRIDES[-1]
 
 
 def _known(targets: Targets) -> Tensor:

@@ -55,7 +55,7 @@ def giou(boxes: Tensor, wanted: Tensor) -> Tensor:
 
 
 def dice(logits: Tensor, wanted: Tensor, known: Tensor | None = None) -> Tensor:
-    """1 - dice of mask logits (S, M, h, w) against {0, 1} targets; (S,) sums, over the rows that are `known` (S, M).
+    """1 - dice of mask logits (S, M, ...) against targets in 0..1; (S,) sums, over the rows that are `known` (S, M).
 
     The denominator is the squared kind (V-Net) with an epsilon of 1e-5 a term, so that an empty target and an empty
     prediction give exactly 1 and no NaN.
@@ -68,7 +68,7 @@ def dice(logits: Tensor, wanted: Tensor, known: Tensor | None = None) -> Tensor:
 
 
 def mask_entropy(logits: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
-    """Binary cross-entropy of mask logits (S, M, h, w), a mean over pixels; (S,) sums over the rows `known` (S, M)."""
+    """Binary cross-entropy of mask logits (S, M, ...), a mean over pixels; (S,) sums over the rows `known` (S, M)."""
     entropy = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
     return (entropy.flatten(2).mean(-1) * known).sum(dim=1)
 

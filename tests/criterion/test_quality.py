@@ -49,7 +49,9 @@ def test_cross_entropy_of_masks_joins_their_loss():
         found.append(criterion(output.stages, drawn, matches, batch.targets, batch.sizes))
     stage = torch.arange(2)[:, None]
     boxes = torch.stack([one.boxes for one in output.stages])[stage, matches.image, matches.query]
-    wanted = criterion._mask_targets(drawn, boxes, matches, batch.targets, batch.sizes)
+    canvases = ((batch.sizes + 31) // 32 * 32)[matches.image].repeat(2, 1)
+    wanted = losses.mask_targets(boxes.flatten(0, 1), matches.target.flatten(), batch.targets, canvases, 28, 2)
+    wanted = wanted.view(2, -1, 28, 28)
     for logits, of_stage, target in zip(drawn, wanted, matches.target, strict=True):
         p = logits.sigmoid()
         each = -(of_stage * p.log() + (1 - of_stage) * (1 - p).log()).mean((1, 2))
