@@ -1,7 +1,6 @@
 """What a training step leaves behind, so that its broken numbers are found without waiting for the device."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -41,10 +40,7 @@ class Trace:
         self.losses = losses.detach()
         self.masks = [logits.detach() for logits in masks]  # without the graph, which would stay until the next step
         none = losses.new_empty(0)
-        self.stages = [
-            replace(stage, logits=stage.logits.detach(), boxes=stage.boxes.detach(), queries=none, mask_queries=none)
-            for stage in stages
-        ]
+        self.stages = [StageOutput(stage.logits.detach(), stage.boxes.detach(), none, none) for stage in stages]
         mean = ranks.mean(self.losses)
         self.finite = mean.isfinite().all()  # on the device
         self._losses, self._norms = mean.to("cpu", non_blocking=True), torch.zeros(0)

@@ -53,6 +53,8 @@ def test_all_of_a_step_is_kept_and_nothing_of_its_graph(step: Step):
         assert other.requires_grad
         assert not one.requires_grad
         assert torch.equal(one, other)
+    rest = [t for stage in trace.stages for t in vars(stage).values() if t is not None]
+    assert not any(tensor.requires_grad for tensor in rest)
     assert all(stage.queries.numel() == stage.mask_queries.numel() == 0 for stage in trace.stages)
     assert trace.finite
     assert trace.is_good()
