@@ -12,6 +12,14 @@ class CriterionConfig:
     classification: PartConfig = slot("classification", "focal", "classification loss")
     terms: dict[str, Any] = slots("loss_term", "further losses: +criterion.terms.NAME.name=module:Name, and .weight")
     costs: dict[str, Any] = slots("matching_cost", "further costs: +criterion.costs.NAME.name=module:Name, and .weight")
+    matches_per_object: list[int] = setting(
+        [],
+        "queries that are matched with each object, stage by stage: [3,2,1] tightens, [1,2,3] loosens as in Dynamic "
+        "Sparse R-CNN (arXiv 2205.02101); empty: one in each",
+        at_least=1,
+        at_most=1000,
+        identity="set",
+    )
     class_weight: float = setting(2.0, "weight of the focal loss", at_least=0)
     class_target: str = setting(
         "one",

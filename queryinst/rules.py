@@ -55,6 +55,15 @@ def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
             f"{model.num_stages}",
         ),
         (
+            len(config.criterion.matches_per_object) in (0, model.num_stages),
+            "criterion.matches_per_object has a number for each stage; "
+            f"got {len(config.criterion.matches_per_object)} for model.num_stages={model.num_stages}",
+        ),
+        (
+            model.association is None or not config.criterion.matches_per_object,
+            "model.association learns from one query an object; leave criterion.matches_per_object out",
+        ),
+        (
             data.video is None or data.reader.name == "coco",
             "data.reader is for images, and data.video reads YouTube-VIS itself; "
             f"got data.reader.name={data.reader.name}",

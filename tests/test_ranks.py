@@ -66,14 +66,8 @@ class Losses(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         further = self.signals(batch.targets, batch.sizes)
         output = self.model(batch.images, batch.sizes, further)
-        matches, *others = groups.match(self.criterion, further, output, batch)
-        rows = dict(enumerate(matches.rows(batch.targets.labels)))
-        masks, embeddings = (list(made(output, rows).values()) for made in (self.model.predict_masks, self.model.embed))
-        losses = self.criterion(output.stages, masks, matches, batch.targets, batch.sizes, embeddings)
-        if further:
-            more = groups.losses(self.model, self.criterion, further, output, others, batch, losses.shape[1])
-            losses = torch.cat([losses, more])
-        return losses
+        assigned = groups.match(self.criterion, further, output, batch)
+        return groups.judge(self.model, self.criterion, further, output, assigned, batch).losses
 
 
 def signals_of(case: str) -> SignalsConfig:

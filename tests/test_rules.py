@@ -53,6 +53,7 @@ def changed(settings: dict[str, Any]) -> TrainConfig:
         {"augmentation.crop_sides": [384, 384]},
         {"optimizer.betas": [0.5, 0.5]},
         {"backbone.thaw": 11, "backbone.frozen_stages": 0},
+        {"model.num_stages": 2, "criterion.matches_per_object": [2, 1]},
     ],
 )
 def test_what_fits_passes(settings: dict[str, Any]):
@@ -91,6 +92,19 @@ def test_what_fits_passes(settings: dict[str, Any]):
         (
             {"data.shapes": SHAPES, "data.video": VIDEO, "tracker.by": "iou"},
             "data.shapes makes images and data.video reads video: choose one, such as data=shapes_video",
+        ),
+        (
+            {"criterion.matches_per_object": [2, 1]},
+            "criterion.matches_per_object has a number for each stage; got 2 for model.num_stages=6",
+        ),
+        (
+            {
+                "criterion.matches_per_object": [2, 1],
+                "model.num_stages": 2,
+                "model.association": PAIRS,
+                "data.video": VIDEO,
+            },
+            "model.association learns from one query an object; leave criterion.matches_per_object out",
         ),
         (
             {"tracker.by": "truth"},

@@ -145,20 +145,20 @@ class Criterion:
         return torch.where(_known(targets)[target], drawn, overlap)
 
     def require_finite(
-        self, losses: Tensor, stages: list[StageOutput], masks: list[Tensor], matches: Matches, targets: Targets
+        self, losses: Tensor, stages: list[StageOutput], masks: list[Tensor], images: list[Tensor], targets: Targets
     ) -> None:
         """Raise NonFiniteError where a loss (S, terms) is NaN or infinite.
 
-        Names what made it so, with stage and image: ground truth, logits, boxes or masks (arguments of `__call__`);
-        or the stage and term of the loss, where all of them are finite.
+        Names what made it so, with stage and image: ground truth, logits, boxes or masks (arguments of `__call__`;
+        `images` has the image of each mask); or the stage and term of the loss, where all of them are finite.
         """
         values = losses.detach().cpu()
         if values.isfinite().all():
             return
         require_finite(stages, targets)
-        for number, logits in enumerate(masks, 1):
+        for number, (logits, image) in enumerate(zip(masks, images, strict=True), 1):
             for row in torch.nonzero(~logits.isfinite().flatten(1).all(1))[:1].flatten().tolist():
-                raise NonFiniteError(f"stage {number} gives NaN or infinite masks", int(matches.image[row]))
+                raise NonFiniteError(f"stage {number} gives NaN or infinite masks", int(image[row]))
         stage, term = torch.nonzero(~values.isfinite())[0].tolist()
         raise NonFiniteError(f"the loss '{self.terms[term]}' of stage {stage + 1} is {values[stage, term].item()}")
 

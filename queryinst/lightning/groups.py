@@ -1,7 +1,8 @@
-"""Groups of further queries between network and criterion: matched as they ask, then judged as the network's own."""
+"""Between network and criterion: which stages are matched alike, and groups of further queries, matched as they ask."""
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,15 +14,40 @@ from queryinst.models.queryinst import QueryInst
 from queryinst.structures import Batch, Matches, Output
 
 
-def match(criterion: Criterion, groups: Sequence[Group], output: Output, batch: Batch) -> list[Matches]:
-    """The assignment of the network's own queries and then of each group. Raises NonFiniteError."""
-    asking = [(own.stages, group.times) for group, own in _pairs(groups, output) if group.given is None]
-    made = criterion.match.each([(output.stages, 1), *asking], batch.targets, batch.sizes)
-    solved = iter(made[1:])
-    return made[:1] + [
+class Assigned(NamedTuple):
+    """Who is matched with what: of each of the `parts` of the network's own queries, and of each group."""
+
+    own: list[Matches]
+    groups: list[Matches]
+
+
+class Judged(NamedTuple):
+    """What a step comes to."""
+
+    losses: Tensor  # (S + groups, columns): a row a stage, then one a group, summed over its stages and weighted
+    masks: list[Tensor]  # of each stage (M, s, s), drawn for the network's own matched queries
+    images: list[Tensor]  # (M,) of each stage: the image of each mask
+
+
+def parts(criterion: Criterion, output: Output) -> list[Output]:
+    """The stages of an output that are matched alike, so that all of theirs is computed at once: all, or one by one."""
+    if not criterion.config.matches_per_object:
+        return [output]
+    return [Output(output.pyramid, [stage], [number]) for number, stage in enumerate(output.stages)]
+
+
+def match(criterion: Criterion, groups: Sequence[Group], output: Output, batch: Batch) -> Assigned:
+    """Assign, and wait for the device once. Raises NonFiniteError."""
+    own_parts, times = parts(criterion, output), criterion.config.matches_per_object or [1]
+    sets = [(part.stages, number) for part, number in zip(own_parts, times, strict=True)]
+    sets += [(own.stages, group.times) for group, own in _pairs(groups, output) if group.given is None]
+    made = criterion.match.each(sets, batch.targets, batch.sizes)
+    solved = iter(made[len(own_parts) :])
+    of_groups = [
         next(solved) if group.given is None else _repeated(group.given, len(own.stages))
         for group, own in _pairs(groups, output)
     ]
+    return Assigned(made[: len(own_parts)], of_groups)
 
 
 def _pairs(groups: Sequence[Group], output: Output) -> list[tuple[Group, Output]]:
@@ -33,20 +59,27 @@ def _repeated(given: Matches, stages: int) -> Matches:
     return replace(given, query=given.query.expand(stages, -1), target=given.target.expand(stages, -1))
 
 
-def losses(
+def judge(
     model: QueryInst,
     criterion: Criterion,
     groups: Sequence[Group],
     output: Output,
-    matches: Sequence[Matches],
+    assigned: Assigned,
     batch: Batch,
-    columns: int,
-) -> Tensor:
-    """(groups, columns): those of the criterion, summed over the stages of a group, times its weight."""
-    rows = []
-    for (group, own), matched in zip(_pairs(groups, output), matches, strict=True):
-        wanted = dict(enumerate(matched.rows(batch.targets.labels))) if group.masks else {}
+) -> Judged:
+    """Draw what was matched, and compute every loss."""
+    rows: list[Tensor] = []
+    drawn: list[Tensor] = []
+    images: list[Tensor] = []
+    for part, matches in zip(parts(criterion, output), assigned.own, strict=True):
+        wanted = dict(enumerate(matches.rows(batch.targets.labels)))
+        masks, embeddings = (list(made(part, wanted).values()) for made in (model.predict_masks, model.embed))
+        rows.append(criterion(part.stages, masks, matches, batch.targets, batch.sizes, embeddings))
+        drawn, images = drawn + masks, images + [matches.image] * len(masks)
+    columns = rows[0].shape[1]
+    for (group, own), matches in zip(_pairs(groups, output), assigned.groups, strict=True):
+        wanted = dict(enumerate(matches.rows(batch.targets.labels))) if group.masks else {}
         masks = list(model.predict_masks(own, wanted).values())
-        made = criterion(own.stages, masks, matched, batch.targets, batch.sizes).sum(0)
-        rows.append(group.weight * F.pad(made, (0, columns - len(made))))  # they have no association heads
-    return torch.stack(rows)
+        made = criterion(own.stages, masks, matches, batch.targets, batch.sizes).sum(0, keepdim=True)
+        rows.append(group.weight * F.pad(made, (0, columns - made.shape[1])))  # they have no association heads
+    return Judged(torch.cat(rows), drawn, images)

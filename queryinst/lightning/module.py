@@ -77,17 +77,11 @@ class QueryInstModule(pl.LightningModule):
         output = self.model(batch.images, batch.sizes, further)
         with self._together(batch):
             self.training_parts.inspect(batch)
-            matches, *of_groups = groups.match(criterion, further, output, batch)
+            assigned = groups.match(criterion, further, output, batch)
         self._judge()  # the step before: the matching has waited for all that the device had to do for it
-        rows = dict(enumerate(matches.rows(batch.targets.labels)))
-        drawn, embeddings = (list(made(output, rows).values()) for made in (self.model.predict_masks, self.model.embed))
-        losses = criterion(output.stages, drawn, matches, batch.targets, batch.sizes, embeddings)
-        if further:
-            columns = losses.shape[1]
-            more = groups.losses(self.model, criterion, further, output, of_groups, batch, columns)
-            losses = torch.cat([losses, more])
+        losses, masks, images = groups.judge(self.model, criterion, further, output, assigned, batch)
         names = [group.name for group in further]
-        self._trace = Trace(self.global_step, batch, output.stages, drawn, matches, losses, names)
+        self._trace = Trace(self.global_step, batch, output.stages, masks, images, losses, names)
         if not self._waits:
             self._judge()
         return losses

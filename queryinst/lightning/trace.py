@@ -9,7 +9,7 @@ from torch import Tensor
 from queryinst.criterion.criterion import Criterion
 from queryinst.criterion.matcher import NonFiniteError
 from queryinst.ops import ranks
-from queryinst.structures import Batch, Matches, StageOutput
+from queryinst.structures import Batch, StageOutput
 
 
 class Trace:
@@ -21,7 +21,8 @@ class Trace:
     Args:
         step: its number.
         batch: what was trained on.
-        stages, masks, matches: what the losses were made of.
+        stages, masks: what the losses were made of.
+        images: (M,) for the masks of each stage, the image of each.
         losses: (S + groups, columns), a row a stage and one a group of further queries.
         groups: names of those.
     """
@@ -32,11 +33,11 @@ class Trace:
         batch: Batch,
         stages: list[StageOutput],
         masks: list[Tensor],
-        matches: Matches,
+        images: list[Tensor],
         losses: Tensor,
         groups: list[str],
     ) -> None:
-        self.step, self.batch, self.matches, self.groups = step, batch, matches, groups
+        self.step, self.batch, self.images, self.groups = step, batch, images, groups
         self.losses = losses.detach()
         self.masks = [logits.detach() for logits in masks]  # without the graph, which would stay until the next step
         none = losses.new_empty(0)
@@ -66,7 +67,7 @@ class Trace:
         """What this process computed that is not finite, if it is the one that did."""
         own = len(self.stages)
         try:
-            criterion.require_finite(self.losses[:own], self.stages, self.masks, self.matches, self.batch.targets)
+            criterion.require_finite(self.losses[:own], self.stages, self.masks, self.images, self.batch.targets)
         except NonFiniteError as error:
             return error
         for name, row in zip(self.groups, self.losses[own:].cpu(), strict=True):

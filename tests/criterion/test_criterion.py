@@ -118,11 +118,13 @@ def test_what_is_not_finite_is_named():
 
     def image(sentence: str, losses: Tensor = bad) -> int | None:
         with pytest.raises(NonFiniteError) as caught:
-            Criterion(CriterionConfig()).require_finite(losses, output.stages, masks, matches, batch.targets)
+            Criterion(CriterionConfig()).require_finite(
+                losses, output.stages, masks, [matches.image] * len(masks), batch.targets
+            )
         assert str(caught.value) == sentence
         return caught.value.image
 
-    Criterion(CriterionConfig()).require_finite(good, output.stages, masks, matches, batch.targets)
+    Criterion(CriterionConfig()).require_finite(good, output.stages, masks, [matches.image] * len(masks), batch.targets)
     assert image("the loss 'giou' of stage 2 is inf") is None
     masks[1][2, 3, 3] = float("nan")
     assert image("stage 2 gives NaN or infinite masks") == 2

@@ -179,7 +179,7 @@ def test_a_term_that_is_not_finite_is_named():
     stages, masks, matches, targets = given
     losses = criterion(*given, SIZES)
     with pytest.raises(NonFiniteError, match=r"^the loss 'mine' of stage 1 is inf$"):
-        criterion.require_finite(losses, stages, masks, matches, targets)
+        criterion.require_finite(losses, stages, masks, [matches.image] * len(masks), targets)
 
 
 @pytest.mark.parametrize("name", ["class", "l1", "giou", "mask", "association"])

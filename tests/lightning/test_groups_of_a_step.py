@@ -79,8 +79,8 @@ def test_without_masks_a_group_learns_none_and_terms_of_ones_own_are_left_out():
     for masks in (True, False):
         group = Group("recollection", None, masks=masks)
         output = model(batch.images, batch.sizes, [group])
-        _, matches = groups.match(criterion, [group], output, batch)
-        (row,) = groups.losses(model, criterion, [group], output, [matches], batch, 5)
+        assigned = groups.match(criterion, [group], output, batch)
+        row = groups.judge(model, criterion, [group], output, assigned, batch).losses[-1]
         assert (row[3] > 0, row[4] > 0) == (masks, masks)
         assert (row[:3] > 0).all()
 
@@ -91,7 +91,7 @@ def test_given_matches_are_taken_in_each_stage():
     assert conductor.signals
     (group,) = conductor.signals(batch.targets, batch.sizes)
     output = model(batch.images, batch.sizes, [group])
-    own, given = groups.match(CRITERION, [group], output, batch)
+    (own,), (given,) = groups.match(CRITERION, [group], output, batch)
     assert own.query.shape == (2, 3)
     assert group.given
     assert torch.equal(given.query, group.given.query.repeat(2, 1))

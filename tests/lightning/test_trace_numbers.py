@@ -30,7 +30,7 @@ class Step:
     losses: Tensor
 
     def trace(self) -> Trace:
-        return Trace(7, self.batch, self.stages, self.masks, self.matches, self.losses, [])
+        return Trace(7, self.batch, self.stages, self.masks, [self.matches.image] * 2, self.losses, [])
 
 
 @pytest.fixture
@@ -46,7 +46,8 @@ def step() -> Step:
 def test_all_of_a_step_is_kept_and_nothing_of_its_graph(step: Step):
     """The graph would stay in memory until the next step."""
     trace = step.trace()
-    assert (trace.step, trace.batch, trace.matches) == (7, step.batch, step.matches)
+    assert (trace.step, trace.batch) == (7, step.batch)
+    assert all(images is step.matches.image for images in trace.images)
     kept = [trace.losses, *trace.masks, *(t for stage in trace.stages for t in (stage.logits, stage.boxes))]
     made = [step.losses, *step.masks, *(t for stage in step.stages for t in (stage.logits, stage.boxes))]
     for one, other in zip(kept, made, strict=True):
@@ -155,6 +156,6 @@ def test_a_broken_loss_of_further_queries_is_theirs(step: Step, row: int, name: 
     losses = torch.cat([step.losses, torch.ones(2, step.losses.shape[1])])
     losses[row, 1] = NAN
     groups = ["denoising", "recollection"]
-    trace = Trace(7, step.batch, step.stages, step.masks, step.matches, losses, groups)
+    trace = Trace(7, step.batch, step.stages, step.masks, [step.matches.image] * 2, losses, groups)
     assert not trace.is_good()
     assert str(trace.broken_output(CRITERION)) == f"a loss of the further queries of signals.{name} is NaN or infinite"
