@@ -103,10 +103,13 @@ def against(lines: Sequence[Line], x: str, y: str, single: bool = True) -> Figur
 
 
 def trade(dots: Sequence[Dot], lines: Sequence[Line], x: str, y: str) -> Figure:
-    """What is paid against what is got: means with standard deviations, their Pareto front, and other points beside."""
+    """What is paid against what is got: means with standard deviations, points of `lines` beside them, and of both
+    together the Pareto front.
+    """
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(x, y)
-        front = pareto([(dot.x, mean(dot.values)) for dot in dots])
+        beside = [(place, mean(values)) for line in lines for place, values in _finite(line.points)]
+        front = pareto([*((dot.x, mean(dot.values)) for dot in dots), *beside])
         axes.plot(
             [place for place, _ in front],
             [value for _, value in front],

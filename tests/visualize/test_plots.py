@@ -42,13 +42,14 @@ def test_pareto_front():
 
 
 def test_trade_shows_the_front_and_the_points_beside():
+    """A network that is run with fewer stages counts as one that was trained so."""
     dots = [Dot("a", 1.0, [0.3, 0.3], 0), Dot("b", 2.0, [0.2], 1)]
-    figure = plots.trade(dots, [Line("fewer", [(0.5, [0.1])], 0)], "GFLOPs", "AP")
+    figure = plots.trade(dots, [Line("fewer", [(0.5, [0.1]), (0.8, [0.1]), (1.5, [0.3, 0.2])], 0)], "GFLOPs", "AP")
     (axes,) = figure.axes
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["a", "b", "Pareto front", "fewer"]
     front = next(line for line in axes.lines if line.get_label() == "Pareto front")
-    assert front.get_xydata().tolist() == [[1.0, 0.3]]
+    assert front.get_xydata().tolist() == [[0.5, 0.1], [1.0, 0.3]]
     assert axes.get_xlim()[0] == 0
     assert axes.get_xlim()[1] > 2
 

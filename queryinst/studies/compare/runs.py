@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from queryinst.errors import UserError, nearest
@@ -69,6 +70,18 @@ class Run:
             return {int(step): float(value) for step, value in rows if value}
         except (OSError, ValueError, KeyError, csv.Error) as error:
             raise UserError(f"{path} is damaged ({error}): mend or delete it; curves are drawn from it") from None
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Of training alone, without evaluations; NaN without metrics.csv."""
+        speeds = self.curve("train/images_per_second").values()
+        batch = _number((self.result["config"].get("data") or {}).get("batch_size"))
+        return batch * mean(1 / speed for speed in speeds) if speeds and all(speeds) else math.nan
+
+    def learned(self, metric: str) -> list[tuple[float, float]]:
+        """A metric by minutes of training, without those of evaluations; empty without metrics.csv."""
+        minutes = self.seconds_per_step / 60
+        return [] if math.isnan(minutes) else [((step + 1) * minutes, v) for step, v in self.curve(metric).items()]
 
     def elastic(self) -> list[dict[str, Any]]:
         """Rows of elastic.json: the trained network, run with fewer stages or proposals; empty where there is none."""

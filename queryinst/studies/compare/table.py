@@ -3,10 +3,11 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+import numpy as np
 from rich.table import Table
 
 from queryinst.studies.compare.groups import Group, show, stdev_or_nan
@@ -49,6 +50,7 @@ COLUMNS = (
     Column("gflops", "GFLOPs", lambda run: run.result["flops"] / 1e9, 2, "GFLOPs"),
     Column("ms_per_image", "ms per image", lambda run: 1000 * run.seconds, 1, "ms"),
     Column("minutes", "training, min", lambda run: float(run.result["minutes"]), 1, "min"),
+    Column("seconds_per_step", "seconds a step", lambda run: run.seconds_per_step, 3),
 )
 
 
@@ -78,9 +80,27 @@ class Row:
 
 def rows(groups: Sequence[Group]) -> tuple[list[Column], list[Row]]:
     """The columns that are not empty, and the rows."""
-    made = [Row(group, {column.key: _cell(group, column) for column in COLUMNS}) for group in groups]
-    columns = [column for column in COLUMNS if any(not math.isnan(row.cells[column.key].mean) for row in made)]
+    every = (*COLUMNS, *_at_equal_minutes(groups))
+    made = [Row(group, {column.key: _cell(group, column) for column in every}) for group in groups]
+    columns = [column for column in every if any(not math.isnan(row.cells[column.key].mean) for row in made)]
     return columns, made
+
+
+def _at_equal_minutes(groups: Sequence[Group]) -> Iterator[Column]:
+    """Mask AP when the group that trains shortest was done, from curves: what the same minutes buy.
+
+    A schedule made for these minutes would give a little more, as learning rates fall towards the end of their own.
+    """
+    curves = {id(run): run.learned("val/segm_AP") for group in groups for run in group.runs}
+    if not all(curves.values()):
+        return
+    shortest = min(mean(curves[id(run)][-1][0] for run in group.runs) for group in groups)
+
+    def read(run: Run) -> float:
+        minutes, aps = zip((0.0, 0.0), *curves[id(run)], strict=True)
+        return float(np.interp(shortest, minutes, aps))
+
+    yield Column("segm_AP_at_equal_minutes", f"mask AP at {shortest:.1f} min", read, 3)
 
 
 def _cell(group: Group, column: Column) -> Cell:
