@@ -34,7 +34,9 @@ class DenoisingConfig:
 class OneToManyConfig:
     """A branch of queries of its own for which each object counts several times (H-DETR, arXiv 2207.13080)."""
 
-    num_proposals: int = setting(300, "its learnable queries (T)", at_least=1, at_most=10_000)
+    num_proposals: int | None = setting(
+        None, "its learnable queries (T); empty: three times as many as the network has", at_least=1, at_most=30_000
+    )
     times: int = setting(6, "queries that are matched with each object (K)", at_least=1, at_most=1000)
     masks: bool = setting(True, "draw their masks too")
     weight: float = setting(1.0, "weight of their losses", at_least=0)

@@ -6,17 +6,19 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT
 
 from queryinst.command_config import DemoConfig, DoctorConfig, EvaluateConfig, PredictConfig
 from queryinst.config import TrainConfig
 from queryinst.criterion_config import CriterionConfig
+from queryinst.models.postprocess import detect
+from queryinst.models.queryinst import QueryInst
 from queryinst.settings import restore, walk
 from queryinst.studies.command import compose
 from queryinst.video_config import AssociationConfig, TrackerConfig
 
 CONF = ROOT / "conf"
-DECLARED = ("config.py", "command_config.py", "settings.py")  # where settings are, not where they are read
 OPTIONS = sorted(path for path in CONF.glob("*/*.yaml"))
 # Settings that an option leaves to the user.
 NEEDED = {name: ["backbone.weights=null"] for name in ("swin_l", "swin_l_ms_crop_50e_pro300")}
@@ -149,10 +151,35 @@ def test_recipes_of_video():
 
 def test_every_setting_is_read_somewhere():
     """A setting that no code names would change nothing, in silence."""
-    code = "\n".join(path.read_text() for path in (ROOT / "queryinst").rglob("*.py") if path.name not in DECLARED)
+    files = [path for path in (ROOT / "queryinst").rglob("*.py") if not path.stem.endswith(("config", "settings"))]
+    code = "\n".join(path.read_text() for path in files)  # not where settings are declared
     for config in (TrainConfig(), EvaluateConfig(), PredictConfig(), DemoConfig(), DoctorConfig()):
         for key, _, _ in walk(config):
             assert re.search(rf"\.{key.rpartition('.')[2]}\b", code), key
+
+
+@pytest.mark.parametrize("name", [path.stem for path in OPTIONS if path.parent.name == "signals"])
+def test_a_signal_is_off_by_default_and_leaves_no_trace_at_test(name: str):
+    """The same weights and the same inputs: the same outputs to the last bit, by the names of the plain network."""
+    plain, other = composed([]), composed([f"signals={name}"])
+    before, after = ({key: value for key, _, value in walk(config)} for config in (plain, other))
+    changed = {key for key in before | after if before.get(key) != after.get(key)}
+    assert bool(changed) == (name != "none")
+    assert all(key.startswith(("signals.", "criterion.", "augmentation.", "model.")) for key in changed)
+    models = [QueryInst(config.model, config.backbone, 3).eval() for config in (plain, other)]
+    models[0].load_state_dict(models[1].state_dict())
+    images, sizes = torch.randint(256, (2, 3, 64, 96)).to(torch.uint8), torch.tensor([[64, 90], [60, 96]])
+    with torch.inference_mode():
+        outputs = [model(images, sizes).stages for model in models]
+        found = [
+            detect(model, model(images, sizes), sizes, sizes, config.model.postprocess)
+            for model, config in zip(models, (plain, other), strict=True)
+        ]
+    for ours, theirs in zip(*outputs, strict=True):
+        assert all(torch.equal(getattr(ours, key), value) for key, value in vars(theirs).items() if value is not None)
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours.scores, theirs.scores)
+        assert torch.equal(ours.masks, theirs.masks)
 
 
 def another(value: bool | int | float) -> bool | int | float:

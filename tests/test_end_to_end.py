@@ -21,6 +21,10 @@ from omegaconf import OmegaConf
 sys.path.append(str(ROOT / "experiments" / "exact_resume"))
 from kill import outcome, same
 
+SIGNALS = {path.stem for path in (ROOT / "conf" / "signals").glob("*.yaml")} - {
+    "none",
+    "box_quality",
+}  # or mask_quality
 SAME = ("segm_AP", "bbox_AP", "segm_AP50", "segm_AR100", "bbox_ARs")
 
 
@@ -125,7 +129,7 @@ RESUME += ["trainer.max_train_batches=8"]
     [
         (signal.SIGKILL, []),
         (signal.SIGTERM, ["trainer.accumulate=2", "trainer.ema=0.9"]),
-        (signal.SIGKILL, ["signals=[denoising,one_to_many,recollection]", "signals.one_to_many.num_proposals=20"]),
+        (signal.SIGKILL, [f"signals=[{','.join(sorted(SIGNALS))}]", "criterion.matches_per_object=[2,1]"]),
     ],
     ids=["killed", "terminated, averaged weights", "killed, all signals"],
 )

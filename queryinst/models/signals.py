@@ -64,7 +64,8 @@ class OneToMany(nn.Module):
     def __init__(self, config: OneToManyConfig, model: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.queries = Proposals(config.num_proposals, model.width, model.proposal_init, model.detach_proposals)
+        number = config.num_proposals or 3 * model.num_proposals
+        self.queries = Proposals(number, model.width, model.proposal_init, model.detach_proposals)
 
     def forward(self, sizes: Tensor) -> Group:
         """The group for images of `sizes` (B, 2) height, width."""
