@@ -129,6 +129,13 @@ def _crop_sides(asked: Asked) -> Choice:
     return Choice([side // 2, side], f"from a half to all of {side}")
 
 
+def _crop(asked: Asked) -> Choice:
+    # Facades, 2592 images seen, one seed each: 0.128 mask AP without crops, 0.108 with (experiments/real_photos).
+    if asked.machine == "cpu":
+        return Choice(0.0, "no GPU: short training learns objects sooner at the sizes that they have")
+    return Choice(0.5, "as published")
+
+
 def _warmup(asked: Asked) -> Choice:
     steps = asked.get("schedule.epochs") * max(asked.facts.images // asked.get("data.batch_size"), 1)
     return Choice(min(max(steps // 20, 1), 1000), f"a twentieth of {steps} steps")
@@ -216,6 +223,7 @@ CHOICES: dict[str, Callable[[Asked], Choice]] = {
     "test_short_side": _test_side,
     "long_side": _long_side,
     "short_sides": _short_sides,
+    "crop": _crop,
     "crop_sides": _crop_sides,
     "batch_size": _batch_size,
     "num_workers": _workers,

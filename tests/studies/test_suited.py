@@ -196,6 +196,14 @@ def test_weights_of_ones_own_are_a_start(tmp_path: Path):
         assert config.backbone.weights == (words.removeprefix("backbone.weights=") if "backbone" in words else None)
 
 
+def test_images_are_cropped_where_there_is_time_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    root = folder(tmp_path / "data", images=2)
+    assert settings(root, SMALL).augmentation.crop == 0
+    assert settings(root, SMALL, "augmentation.crop=0.25").augmentation.crop == 0.25
+    monkeypatch.setattr(suited.Asked, "machine", "gpu")
+    assert settings(root, LARGE).augmentation.crop == 0.5
+
+
 def test_a_fault_of_the_data_is_the_datas_sentence(tmp_path: Path):
     root = folder(tmp_path / "data", images=2)
     path = root / "annotations/instances_train2017.json"
