@@ -103,6 +103,11 @@ class ModelConfig:
     detach_proposals: bool = setting(
         False, "stop the first stage's gradient at the proposal boxes (hustvl/QueryInst#16: +0.2 box AP)"
     )
+    mask_quality: bool = setting(
+        False,
+        "guess the IoU of each mask, and multiply scores by it (Mask Scoring R-CNN, arXiv 1903.00241)",
+        identity="set",
+    )
     share_stages: bool = setting(
         False,
         "all stages have one box head between them (RecursiveDet, arXiv 2307.13619, without its encoding of "

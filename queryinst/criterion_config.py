@@ -45,6 +45,9 @@ class CriterionConfig:
         at_most=100_000,
         identity="set",
     )
+    mask_quality_weight: float = setting(
+        1.0, "with model.mask_quality, weight of the squared error of its guesses", at_least=0, identity="set"
+    )
     association_weight: float = setting(1.0, "weight of the association loss", at_least=0, identity="set")
     association_loss: str = setting(
         "contrastive_focal", "how embeddings learn", choices=("contrastive_focal", "cross_entropy"), identity="set"

@@ -50,6 +50,11 @@ def _rules(config: TrainConfig) -> list[tuple[bool, str]]:
             "profile=paddle)",
         ),
         (
+            not model.mask_quality or model.mask_head.name == "dynamic",
+            "model.mask_quality reads the features of our own mask head; "
+            f"got model.mask_head.name={model.mask_head.name}: leave it out",
+        ),
+        (
             config.signals.recollection is None or model.num_stages > 1,
             "signals.recollection lets queries skip a stage and needs two of them; got model.num_stages="
             f"{model.num_stages}",

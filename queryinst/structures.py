@@ -108,6 +108,13 @@ class Rows:
     label: Tensor  # (M,) int64 in 0..K-1
 
 
+class Drawn(NamedTuple):
+    """Masks of some queries of a stage."""
+
+    logits: Tensor  # (M, 2k, 2k) in the frame of the stage's own box, k = `model.mask_resolution`
+    quality: Tensor | None = None  # (M,) logits of their IoU with the object, of a model that guesses it
+
+
 @dataclass(frozen=True)
 class Matches:
     """The assignment of every stage. Each stage matches the same number of pairs: sum over images of min(N, G_i)."""

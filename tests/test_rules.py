@@ -94,6 +94,11 @@ def test_what_fits_passes(settings: dict[str, Any]):
             "data.shapes makes images and data.video reads video: choose one, such as data=shapes_video",
         ),
         (
+            {"model.mask_quality": True, "model.mask_head.name": "own.py:Head"},
+            "model.mask_quality reads the features of our own mask head; got model.mask_head.name=own.py:Head: leave it "
+            "out",
+        ),
+        (
             {"criterion.matches_per_object": [2, 1]},
             "criterion.matches_per_object has a number for each stage; got 2 for model.num_stages=6",
         ),

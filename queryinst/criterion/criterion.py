@@ -47,6 +47,7 @@ class Criterion:
         targets: Targets,
         sizes: Tensor,
         embeddings: Sequence[Tensor] = (),
+        guesses: Sequence[Tensor] = (),
     ) -> Tensor:
         """Weighted losses (S, columns): a row a stage, a column a term of `terms`. Their sum is what to minimise.
 
@@ -63,6 +64,8 @@ class Criterion:
             sizes: (B, 2) height, width of the images.
             embeddings: S tensors (M, E) of the same queries, where there are association heads; the images are pairs of
                 frames then, the first with the second, the third with the fourth, and `targets` has tracks.
+            guesses: S tensors (M,), logits of the IoU of each mask, where the model guesses it; their squared error is
+                part of the mask loss.
         """
         config, image, query, target = self.config, matches.image, matches.query, matches.target
         logits = torch.stack([stage.logits for stage in stages]).float()
@@ -71,26 +74,15 @@ class Criterion:
 
         boxes, wanted_boxes = boxes[stage, image, query], targets.boxes[target]
         mask_logits = [logits.float() for logits in masks]
-        limits = _canvases(sizes)[image].repeat(len(stages), 1)
-        gridded = masks and (config.class_target == "mask" or not config.mask_points)
-        wanted_masks = self._mask_targets(mask_logits, boxes, target, targets, limits) if gridded else None
+        mask_loss, fit = self._of_masks(mask_logits, boxes, matches, targets, sizes, guesses)
         wanted = torch.zeros_like(logits)
-        wanted[stage, image, query, targets.labels[target]] = self._quality(
-            boxes, wanted_boxes, mask_logits, wanted_masks, matches, targets
-        )
+        wanted[stage, image, query, targets.labels[target]] = self._quality(boxes, wanted_boxes, fit)
         sums = [
             config.class_weight * self.classification(logits, wanted),
             config.l1_weight * losses.l1(boxes, wanted_boxes, box_ops.extent(sizes)[image]),
             config.giou_weight * losses.giou(boxes, wanted_boxes),
+            mask_loss,
         ]
-        if not masks:
-            sums.append(torch.zeros_like(sums[0]))
-        elif config.mask_points:
-            compared = self._at_points(torch.stack(mask_logits), boxes, target, targets, limits)
-            sums.append(self._mask_losses(*compared, _known(targets)[target]))
-        else:
-            assert wanted_masks is not None
-            sums.append(self._mask_losses(torch.stack(mask_logits), wanted_masks, _known(targets)[target]))
         told = [replace(output, logits=every) for output, every in zip(stages, logits, strict=True)]
         for weight, term in self.further.values():
             own = term(told, mask_logits, matches, targets, sizes) if masks else torch.zeros_like(sums[0])
@@ -101,48 +93,53 @@ class Criterion:
             sums.append(config.association_weight * linked)
         return torch.stack(sums, dim=1) / self._pairs(matches)
 
-    def _mask_targets(
-        self, masks: list[Tensor], boxes: Tensor, target: Tensor, targets: Targets, limits: Tensor
-    ) -> Tensor:
-        """(S, M, s, s): what should be drawn in boxes (S, M, 4)."""
-        side, samples = masks[0].shape[-1], self.config.mask_samples
-        made = losses.mask_targets(boxes.flatten(0, 1), target.flatten(), targets, limits, side, samples)
-        return made.view(len(masks), -1, side, side)
-
-    def _mask_losses(self, drawn: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
-        """(S,) weighted sums for mask logits (S, M, ...) against what they should be, over the rows `known` (S, M)."""
-        made = self.config.mask_weight * losses.dice(drawn, wanted, known)
-        if self.config.mask_entropy_weight:
-            made = made + self.config.mask_entropy_weight * losses.mask_entropy(drawn, wanted, known)
-        return made
-
-    def _at_points(
-        self, drawn: Tensor, boxes: Tensor, target: Tensor, targets: Targets, limits: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Logits (S, M, P) at points of masks (S, M, s, s) in boxes (S, M, 4), and what they should be there."""
-        logits = drawn.flatten(0, 1)
-        where = points.unsure_points(logits, self.config.mask_points)
-        wanted = points.objects_at(where, boxes.detach().flatten(0, 1), target.flatten(), targets, limits)
-        return points.read(logits, where).unflatten(0, target.shape), wanted.unflatten(0, target.shape)
-
-    def _quality(
+    def _of_masks(
         self,
-        boxes: Tensor,
-        wanted_boxes: Tensor,
         masks: list[Tensor],
-        wanted_masks: Tensor | None,
+        boxes: Tensor,
         matches: Matches,
         targets: Targets,
-    ) -> Tensor | float:
-        """(S, M): what the scores of the matched queries should be."""
-        kind, target = self.config.class_target, matches.target
-        if kind == "one":
+        sizes: Tensor,
+        guesses: Sequence[Tensor],
+    ) -> tuple[Tensor, Tensor | None]:
+        """(S,) weighted sums for masks in boxes (S, M, 4), and (S, M) how well each fits, where somebody asks for it.
+
+        Of an object with a box alone nobody knows: there it is the IoU of the box.
+        """
+        if not masks:
+            return boxes.new_zeros(len(boxes)), None
+        config, target, drawn = self.config, matches.target, torch.stack(masks)
+        known, side = _known(targets)[target], drawn.shape[-1]
+        asked = bool(guesses) or config.class_target == "mask"
+        # The canvas of an image is its own size rounded up to the stride, whatever the rest of the batch is.
+        canvas = (sizes[matches.image] + STRIDES[-1] - 1) // STRIDES[-1] * STRIDES[-1]
+        place = (boxes.detach().flatten(0, 1), target.flatten(), targets, canvas.repeat(len(masks), 1))
+        fit, compared = None, drawn
+        if asked or not config.mask_points:
+            wanted = losses.mask_targets(*place, side, config.mask_samples).view_as(drawn)
+        if asked:
+            overlap = box_ops.iou(boxes.detach(), targets.boxes[target])
+            fit = torch.where(known, losses.mask_iou(drawn, wanted, boxes.detach(), target, targets), overlap)
+        if config.mask_points:
+            where = points.unsure_points(drawn.flatten(0, 1), config.mask_points)
+            compared = points.read(drawn.flatten(0, 1), where).unflatten(0, target.shape)
+            wanted = points.objects_at(where, *place).unflatten(0, target.shape)
+        loss = config.mask_weight * losses.dice(compared, wanted, known)
+        if config.mask_entropy_weight:
+            loss = loss + config.mask_entropy_weight * losses.mask_entropy(compared, wanted, known)
+        if guesses:
+            assert fit is not None
+            error = (torch.stack(list(guesses)).float().sigmoid() - fit).square() * known
+            loss = loss + config.mask_quality_weight * error.sum(1)
+        return loss, fit
+
+    def _quality(self, boxes: Tensor, wanted_boxes: Tensor, fit: Tensor | None) -> Tensor | float:
+        """(S, M): what the scores of the matched queries should be. `fit`: of their masks; None: nobody drew them."""
+        if self.config.class_target == "one":
             return 1.0
-        overlap = box_ops.iou(boxes.detach(), wanted_boxes)
-        if kind == "box" or wanted_masks is None:
-            return overlap
-        drawn = losses.mask_iou(torch.stack(masks), wanted_masks, boxes.detach(), target, targets)
-        return torch.where(_known(targets)[target], drawn, overlap)
+        if self.config.class_target == "mask" and fit is not None:
+            return fit
+        return box_ops.iou(boxes.detach(), wanted_boxes)
 
     def require_finite(
         self, losses: Tensor, stages: list[StageOutput], masks: list[Tensor], images: list[Tensor], targets: Targets
@@ -166,11 +163,6 @@ class Criterion:
     def _pairs(matches: Matches) -> Tensor:
         pairs = torch.full((), float(len(matches.image)), device=matches.image.device)  # filled there, not copied
         return ranks.mean(pairs).clamp(min=1 / ranks.count())  # at least 1 in all, as one process would have it
-
-
-def _canvases(sizes: Tensor) -> Tensor:
-    """(B, 2) height, width of each image's canvas: its own size rounded up to the stride, whatever the batch's is."""
-    return (sizes + STRIDES[-1] - 1) // STRIDES[-1] * STRIDES[-1]
 
 
 def _known(targets: Targets) -> Tensor:

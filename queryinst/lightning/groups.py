@@ -11,7 +11,7 @@ from torch import Tensor
 from queryinst.criterion.criterion import Criterion
 from queryinst.models.groups import Group
 from queryinst.models.queryinst import QueryInst
-from queryinst.structures import Batch, Matches, Output
+from queryinst.structures import Batch, Matches, Output, Rows
 
 
 class Assigned(NamedTuple):
@@ -73,13 +73,20 @@ def judge(
     images: list[Tensor] = []
     for part, matches in zip(parts(criterion, output), assigned.own, strict=True):
         wanted = dict(enumerate(matches.rows(batch.targets.labels)))
-        masks, embeddings = (list(made(part, wanted).values()) for made in (model.predict_masks, model.embed))
-        rows.append(criterion(part.stages, masks, matches, batch.targets, batch.sizes, embeddings))
+        masks, guesses = _drawn(model, part, wanted)
+        embeddings = list(model.embed(part, wanted).values())
+        rows.append(criterion(part.stages, masks, matches, batch.targets, batch.sizes, embeddings, guesses))
         drawn, images = drawn + masks, images + [matches.image] * len(masks)
     columns = rows[0].shape[1]
     for (group, own), matches in zip(_pairs(groups, output), assigned.groups, strict=True):
         wanted = dict(enumerate(matches.rows(batch.targets.labels))) if group.masks else {}
-        masks = list(model.predict_masks(own, wanted).values())
-        made = criterion(own.stages, masks, matches, batch.targets, batch.sizes).sum(0, keepdim=True)
+        masks, guesses = _drawn(model, own, wanted)
+        made = criterion(own.stages, masks, matches, batch.targets, batch.sizes, (), guesses).sum(0, keepdim=True)
         rows.append(group.weight * F.pad(made, (0, columns - made.shape[1])))  # they have no association heads
     return Judged(torch.cat(rows), drawn, images)
+
+
+def _drawn(model: QueryInst, output: Output, rows: dict[int, Rows]) -> tuple[list[Tensor], list[Tensor]]:
+    """The masks of each stage, and where the model guesses how good they are, that."""
+    drawn = model.draw(output, rows).values()
+    return [one.logits for one in drawn], [one.quality for one in drawn if one.quality is not None]

@@ -9,7 +9,7 @@ from torchvision.ops import roi_align
 
 from queryinst.config import PostprocessConfig
 from queryinst.models.deploy import deploy
-from queryinst.models.postprocess import certainty
+from queryinst.models.postprocess import rescore
 from queryinst.models.queryinst import QueryInst
 from queryinst.ops import boxes as box_ops
 from queryinst.ops.roi import SAMPLES, STRIDES, FeaturePyramid, pyramid_level
@@ -84,10 +84,14 @@ class Exportable(nn.Module):
         head = model.stages[-1].mask
         regions = pyramid.align(boxes.flatten(0, 1), image.flatten(), model.mask_resolution)
         features = head(last.mask_queries[image, query].flatten(0, 1), regions)
-        masks = head.classify(features, labels.flatten()).sigmoid().unflatten(0, (batch, self.kept))
+        logits = head.classify(features, labels.flatten())
+        judge = head.quality if model.judges_masks else None
+        quality = judge(features, logits).unflatten(0, (batch, self.kept)) if judge else None
+        masks = logits.sigmoid().unflatten(0, (batch, self.kept))
         boxes = box_ops.clip(boxes, sizes[:, None]) if self.clip_boxes else boxes
-        if self.mask_score:
-            scores, order = (scores * certainty(masks) ** self.mask_score).sort(dim=1, descending=True)
+        factor = rescore(masks, quality, self.mask_score)
+        if factor is not None:
+            scores, order = (scores * factor).sort(dim=1, descending=True)
             boxes, labels, masks = (_in_order(column, order) for column in (boxes, labels, masks))
         return boxes, scores, labels, masks
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from queryinst.config import ModelConfig
 from queryinst.models.dynamic_conv import DynamicConv, initialise
+from queryinst.models.mask_quality import MaskQuality
 
 
 class ConvNorm(nn.Module):
@@ -60,6 +61,7 @@ class MaskHead(nn.Module):
         self.convs = nn.Sequential(*(ConvNorm(d) for _ in range(config.mask_convs)))
         self.up = Doubling(d)
         self.logits = nn.Conv2d(d, num_classes, 1)
+        self.quality = MaskQuality(d) if config.mask_quality else None
         initialise(self)
         nn.init.zeros_(self.logits.bias)  # type: ignore[arg-type]
 

@@ -49,7 +49,8 @@ def detect(
 
     A query may appear with several classes. Mask features are made once for every query that was kept, and the last
     convolution for the kept class only; so what is not wanted costs nothing. Embeddings come with them where the model
-    has association heads. What was kept by its class score is ordered anew where `config.mask_score` has masks count.
+    has association heads. What was kept by its class score is ordered anew where masks count: by `config.mask_score`,
+    or in a model that guesses their quality.
 
     Args:
         model, output: the network in evaluation mode, and what its `forward` returned.
@@ -80,7 +81,8 @@ def detect(
         keep &= (boxes[..., 2:] - boxes[..., :2] > config.min_side).all(-1)
 
     rows = Rows(image[keep], query[keep], label[keep])
-    masks = model.predict_masks(output, {stage: rows})[stage].float().sigmoid()
+    drawn = model.draw(output, {stage: rows})[stage]
+    masks = drawn.logits.float().sigmoid()
     counts, chosen = keep.sum(1).tolist(), output.stages[stage].chosen
     queries = rows.query if chosen is None else chosen[rows.image, rows.query]
     columns = (column.split(counts) for column in (boxes[keep], scores[keep], rows.label, masks, queries))
@@ -92,7 +94,12 @@ def detect(
     if embeddings is not None:
         parts = embeddings.float().split(counts)
         found = [replace(one, embeddings=part) for one, part in zip(found, parts, strict=True)]
-    return [_rescored(one, config.mask_score).above(wanted.score) for one in found] if config.mask_score else found
+    factors = rescore(masks, drawn.quality, config.mask_score)
+    if factors is None:
+        return found
+    return [
+        _rescored(one, factor).above(wanted.score) for one, factor in zip(found, factors.split(counts), strict=True)
+    ]
 
 
 def certainty(masks: Tensor) -> Tensor:
@@ -101,6 +108,20 @@ def certainty(masks: Tensor) -> Tensor:
     return (masks * inside).sum((-2, -1)) / inside.sum((-2, -1)).clamp(min=1)
 
 
-def _rescored(found: Detections, power: float) -> Detections:
-    scores = found.scores * certainty(found.masks) ** power
+def rescore(masks: Tensor, quality: Tensor | None, power: float) -> Tensor | None:
+    """By what scores are multiplied for the sake of masks (..., h, w) of probabilities; None: they stay as they are.
+
+    Args:
+        quality: (...) logits of their IoU, where a network guesses it.
+        power: of their certainty.
+    """
+    factor = certainty(masks) ** power if power else None
+    if quality is None:
+        return factor
+    guess = quality.float().sigmoid()
+    return guess if factor is None else guess * factor
+
+
+def _rescored(found: Detections, factor: Tensor) -> Detections:
+    scores = found.scores * factor
     return replace(found, scores=scores).take(scores.argsort(descending=True, stable=True))

@@ -22,7 +22,7 @@ from queryinst.ops import ranks
 from queryinst.ops.roi import STRIDES, FeaturePyramid
 from queryinst.part_config import PartConfig, Used
 from queryinst.slots import is_ours
-from queryinst.structures import Output, Rows, Sight, StageOutput
+from queryinst.structures import Drawn, Output, Rows, Sight, StageOutput
 
 MEAN = (123.675, 116.28, 103.53)  # ImageNet's, RGB, 0..255
 STD = (58.395, 57.12, 57.375)
@@ -62,7 +62,7 @@ class QueryInst(nn.Module):
         self.num_classes = num_classes
         self.box_resolution, self.mask_resolution = model.box_resolution, model.mask_resolution
         self.aligned, self.associates = model.aligned, model.association is not None
-        self.look_forward_twice = model.look_forward_twice
+        self.look_forward_twice, self.judges_masks = model.look_forward_twice, model.mask_quality
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
         self.backbone = build_backbone(backbone)
@@ -178,10 +178,17 @@ class QueryInst(nn.Module):
             for each stage asked for, mask logits (M, 2k, 2k) in the frame of the stage's own box
             (`output.stages[i].boxes`, not clipped).
         """
-        logits = {}
+        return {index: drawn.logits for index, drawn in self.draw(output, rows).items()}
+
+    def draw(self, output: Output, rows: Mapping[int, Rows]) -> dict[int, Drawn]:
+        """As `predict_masks`, with a guess how good each mask is where the model has heads for that."""
+        drawn = {}
         for index, stage, back, queries, regions in self._read(output, rows, self.mask_resolution):
-            logits[index] = stage.mask.classify(stage.mask(queries, regions), rows[index].label, back)
-        return logits
+            features = stage.mask(queries, regions)
+            logits = stage.mask.classify(features, rows[index].label, back)
+            judge = stage.mask.quality if self.judges_masks else None
+            drawn[index] = Drawn(logits, judge(features, logits, back) if judge else None)
+        return drawn
 
     def embed(self, output: Output, rows: Mapping[int, Rows]) -> dict[int, Tensor]:
         """What tells instances apart: association embeddings (M, E) for each stage asked for.
