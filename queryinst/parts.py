@@ -58,12 +58,13 @@ class BoxHeadPart(Protocol):
         Args:
             queries: (B, N, d) from the stage before.
             regions: (B * N, d, k, k) of the pyramid at `boxes`, k = `model.box_resolution`.
-            boxes: (B, N, 4) that this stage refines. They have no gradient; the queries do.
+            boxes: (B, N, 4) that this stage refines. They have no gradient, but with `model.look_forward_twice`; the
+                queries do.
 
         Returns:
             logits (B, N, K) before the sigmoid, boxes (B, N, 4) float32 whatever the precision, queries (B, N, d) for
             the next stage, and mask_queries (B, N, d), which the mask head reads. All of them with gradient.
-            `queryinst.ops.boxes.refine` adds deltas to boxes.
+            `queryinst.ops.boxes.refine` adds deltas to boxes; `look_forward_twice` asks for these `deltas` too.
         """
         ...
 
