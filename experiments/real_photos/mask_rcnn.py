@@ -104,8 +104,10 @@ def in_bfloat16(module: nn.Module) -> None:
     module.forward = cast
 
 
-def train(model: MaskRCNN, photos: Photos, batch: int, lr: float, seconds: float, pauses: int) -> Iterator[int]:
-    """SGD with momentum for so long: a warm-up over the first twentieth, then a cosine to zero.
+def train(
+    model: MaskRCNN, photos: Photos, batch: int, lr: float, seconds: float, most: int | None, pauses: int
+) -> Iterator[int]:
+    """SGD with momentum for so many seconds, or steps: a warm-up over the first twentieth, then a cosine to zero.
 
     Gives the number of steps so far at so many pauses, the last at the end; the clock stands still during a pause.
     """
@@ -117,7 +119,7 @@ def train(model: MaskRCNN, photos: Photos, batch: int, lr: float, seconds: float
     began, steps, paused = time.monotonic(), 0, 0
     while True:
         for images, targets in loader:
-            share = (time.monotonic() - began) / seconds
+            share = steps / most if most else (time.monotonic() - began) / seconds
             if share >= (paused + 1) / pauses:
                 stopped, paused = time.monotonic(), paused + 1
                 yield steps
@@ -173,6 +175,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("weights")
     parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--steps", type=int, help="so many, however long they take: as many as those minutes had alone")
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--evaluations", type=int, default=3, help="not counted in the minutes")
@@ -192,7 +195,8 @@ def main() -> None:
         for part in (model.backbone, model.rpn.head, *boxes, *masks):
             in_bfloat16(part)
     curve = []
-    for steps in train(model, photos, given.batch, given.lr, given.minutes * 60, given.evaluations):
+    length = (given.minutes * 60, given.steps)
+    for steps in train(model, photos, given.batch, given.lr, *length, given.evaluations):
         metrics, seconds, found = evaluate(model, judged)
         minutes = given.minutes * (len(curve) + 1) / given.evaluations
         curve.append({"minutes": minutes, "steps": steps} | metrics)
