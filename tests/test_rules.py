@@ -95,8 +95,8 @@ def test_what_fits_passes(settings: dict[str, Any]):
         ),
         (
             {"model.mask_quality": True, "model.mask_head.name": "own.py:Head"},
-            "model.mask_quality reads the features of our own mask head; got model.mask_head.name=own.py:Head: leave it "
-            "out",
+            "model.mask_quality reads the features of our own mask head; got model.mask_head.name=own.py:Head: leave "
+            "it out",
         ),
         (
             {"criterion.matches_per_object": [2, 1]},
