@@ -52,6 +52,7 @@ def main() -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
+    from rich.text import Text
 
     from queryinst.studies.compare import upload
     from queryinst.studies.compare.comparison import compare, of_name
@@ -67,16 +68,15 @@ def _run(arguments: argparse.Namespace) -> None:
     comparison = compare(found, name, command, arguments.baseline, arguments.resamples)
     folder = arguments.to or arguments.output / "compare" / name
     write(comparison, folder)
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
     say(comparison, console)
-    console.print(
-        f"written: [bold]{folder / PAGE}[/], table.csv, table.md, {len(comparison.plots)} plots", soft_wrap=True
-    )
+    written = ("written: ", (str(folder / PAGE), "bold"), f", table.csv, table.md, {len(comparison.plots)} plots")
+    console.print(Text.assemble(*written), soft_wrap=True)
     if arguments.wandb:
-        console.print(upload.log(comparison, folder, arguments.project, arguments.entity), soft_wrap=True, markup=False)
+        console.print(upload.log(comparison, folder, arguments.project, arguments.entity), soft_wrap=True)
     if arguments.report:
         for line in upload.report(comparison, arguments.project, arguments.entity):
-            console.print(line, soft_wrap=True, markup=False)
+            console.print(line, soft_wrap=True)
 
 
 if __name__ == "__main__":

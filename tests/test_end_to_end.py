@@ -21,10 +21,8 @@ from omegaconf import OmegaConf
 sys.path.append(str(ROOT / "experiments" / "exact_resume"))
 from kill import outcome, same
 
-SIGNALS = {path.stem for path in (ROOT / "conf" / "signals").glob("*.yaml")} - {
-    "none",
-    "box_quality",
-}  # or mask_quality
+SIGNALS = {path.stem for path in (ROOT / "conf" / "signals").glob("*.yaml")}
+SIGNALS -= {"none", "box_target"}  # a score has one target; here `mask_target`
 SAME = ("segm_AP", "bbox_AP", "segm_AP50", "segm_AR100", "bbox_ARs")
 
 

@@ -46,6 +46,10 @@ SIGNALS = SignalsConfig(
 )
 
 
+MODEL: dict[str, Any] = {"look_forward_twice": True, "share_stages": True, "mask_quality": True}
+CRITERION: dict[str, Any] = {"class_target": "mask", "class_cost_overlap": 0.5, "mask_entropy_weight": 5.0}
+
+
 class Losses(nn.Module):
     """A training step's losses as one forward, which is what DistributedDataParallel wraps.
 
@@ -56,9 +60,10 @@ class Losses(nn.Module):
     def __init__(self, signals: SignalsConfig) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.model = small_model(association=AssociationConfig(width=8)).double()
+        model, criterion = (MODEL, CRITERION) if signals == SIGNALS else ({}, {})
+        self.model = small_model(association=AssociationConfig(width=8), **model).double()
         self.signals = Signals(signals, ModelConfig(**SMALL), 3, self.model.stages[0].box).double()
-        self.criterion = Criterion(CriterionConfig())
+        self.criterion = Criterion(CriterionConfig(**criterion))
         for norm in self.modules():
             if isinstance(norm, nn.modules.batchnorm._BatchNorm):
                 norm.eval()

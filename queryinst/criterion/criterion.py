@@ -29,7 +29,8 @@ class Criterion:
         masks = model.predict_masks(output, dict(enumerate(matches.rows(batch.targets.labels))))
         terms = criterion(output.stages, list(masks.values()), matches, batch.targets, batch.sizes)
 
-    With association heads, `model.embed` takes what `model.predict_masks` does, and its values are the last argument.
+    With association heads, `model.embed` takes what `model.predict_masks` does, and its values are `embeddings`. With
+    `mask_quality`, `model.draw` in its place gives masks and `guesses`. All of it together: `lightning/groups.py`.
     """
 
     def __init__(self, config: CriterionConfig) -> None:

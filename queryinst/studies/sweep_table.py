@@ -66,7 +66,9 @@ def _say_missing(found: Sequence[Record]) -> None:
 
 
 def _console() -> Console:
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH)
+    return Console(
+        file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH, markup=False
+    )  # settings have brackets
 
 
 def _outcomes(found: Sequence[Record]) -> Table:

@@ -126,6 +126,15 @@ def test_only_seeds_and_a_text_setting_leave_out_the_plots_that_make_no_sense(pl
     }
 
 
+def test_brackets_in_settings_and_folders_are_told(place: Path, run: Run):
+    make_run(place / "r" / "a")
+    make_run(place / "r" / "b", {"model.proposal_init": "[image,grid]"})
+    code, out = run("compare", "r", "--resamples", "100", "--to", "to[folder]")
+    assert code == 0, out
+    assert out.count("proposal_init=[image,grid]") == 2, "in the table, and in what is said of it"
+    assert "written: to[folder]/report.html" in out
+
+
 def test_what_makes_numbers_doubtful_is_said(place: Path, run: Run):
     git = {"revision": "f" * 40, "dirty": True}
     hardware = {"system": "Linux", "processor": "other", "threads": 8, "gpus": ["A100"]}

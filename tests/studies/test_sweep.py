@@ -59,6 +59,14 @@ def test_every_study_composes_and_runs_nothing_when_dry(
     assert not list(workplace.glob(f"outputs/{data}-*"))
 
 
+def test_lists_of_options_are_told_as_they_were_given(run: Run):
+    """In brackets, which the terminal's markup would take for its own."""
+    words = ["signals=none,[denoising,box_target]", "model.num_stages=2,3"]
+    code, said = run("train", "-m", *words, "data=shapes_tiny", "dry_run=true")
+    assert code == 0, said
+    assert said.count("signals=[denoising,box_target] model.num_stages=") == 2
+
+
 def test_a_sweep_ends_what_can_end_and_says_what_failed(run: Run, workplace: Path):
     """One job ends, two fail in their process or before it; a second call skips what is finished."""
     settings = [*SHORT, "model.num_heads=4,5", "data.min_image_side=32,5000"]

@@ -11,11 +11,11 @@ PAINT = {Verdict.BETTER: "green", Verdict.WORSE: "red", Verdict.WITHIN: "", Verd
 
 
 def say(comparison: Comparison, console: Console) -> None:
-    """Print the table, a statement for each difference, and what to keep in mind."""
+    """Print the table, a statement for each difference, and what to keep in mind, on a console without markup."""
     console.print(table.for_terminal(comparison.columns, comparison.rows))
     console.print()
     if comparison.differences:
-        console.print(f"Against {comparison.base.label}:", markup=False, soft_wrap=True)
+        console.print(f"Against {comparison.base.label}:", soft_wrap=True)
     for one in comparison.differences:
         console.print(
             Text.assemble((f"  {one.group.label}: ", "bold"), (one.sentence, PAINT[one.verdict])), soft_wrap=True
