@@ -61,9 +61,9 @@ def _data(part: argparse.ArgumentParser) -> None:
 
 def _masks(part: argparse.ArgumentParser) -> None:
     part.set_defaults(threads=1)
-    part.add_argument("--masks", type=_positive, default=100)
+    part.add_argument("--masks", type=_positive, nargs="+", default=[1, 10, 100, 300], help="masks of an image")
     part.add_argument("--height", type=_positive, default=800)
-    part.add_argument("--width", type=_positive, default=1333)
+    part.add_argument("--width", type=_positive, default=1216)
 
 
 def _train(part: argparse.ArgumentParser) -> None:

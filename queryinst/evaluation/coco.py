@@ -14,6 +14,7 @@ from queryinst.evaluation.diagnosis import diagnose
 from queryinst.evaluation.matches import Matches, frame_of, matches_of
 from queryinst.ops import masks as mask_ops
 from queryinst.ops import ranks
+from queryinst.ops.codes import encode_all
 from queryinst.structures import COUNTED, Detections
 
 # Position in COCOeval.stats: the twelve numbers that everybody reports.
@@ -135,7 +136,7 @@ def _backend(name: str) -> tuple[Any, Any]:
 
 def rles_of(detections: Detections) -> list[mask_ops.Rle]:
     """The masks of an image as compressed RLE of it."""
-    return mask_ops.encode_all(detections.masks.cpu().numpy(), detections.boxes.cpu().numpy(), detections.size)
+    return encode_all(detections.masks.cpu().numpy(), detections.boxes.cpu().numpy(), detections.size)
 
 
 def to_coco(

@@ -92,7 +92,7 @@ def side_by_side(codes: Sequence[Rle | None], height: int, width: int) -> Rle:
             ends = np.cumsum(mask_ops.run_lengths(code))
             edges.append(ends[: len(ends) // 2 * 2] + frame * height * width)
     # A run of ones may go on from the last pixel of a frame to the first of the next.
-    return mask_ops.from_edges(np.concatenate(edges), (height, width * len(codes)))
+    return mask_ops.from_edges(np.concatenate(edges), (height, width * len(codes)))[0]
 
 
 def mean_area(areas: Sequence[float | None]) -> float:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from queryinst.errors import UserError, fullness
-from queryinst.evaluation.coco import to_coco
+from queryinst.evaluation.coco import rles_of, to_coco
 from queryinst.inference.pictures import Picture, read
 from queryinst.ops import masks as mask_ops
 from queryinst.structures import Detections
@@ -109,7 +109,7 @@ class Result:
     @cached_property
     def rles(self) -> list[mask_ops.Rle]:
         """D masks as compressed COCO RLE of the image; none of them was ever a bitmap of the image."""
-        return [mask_ops.encode(mask, self.size) for mask in self.local_masks]
+        return rles_of(self.detections)
 
     @cached_property
     def masks(self) -> NDArray[np.bool_]:

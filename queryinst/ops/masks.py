@@ -69,50 +69,44 @@ def encode(mask: LocalMask, size: tuple[int, int]) -> Rle:
     padded[:-1].reshape(width, height + 1)[:, 1:] = mask.bitmap.T
     # Where a run of ones begins, and where it ends, in turn.
     column, row = np.divmod(np.flatnonzero(padded[1:] != padded[:-1]), height + 1)
-    return from_edges((column + mask.left) * size[0] + row + mask.top, size)
+    return from_edges((column + mask.left) * size[0] + row + mask.top, size)[0]
 
 
-def trace(
-    probabilities: NDArray[np.float32], box: NDArray[np.float32], size: tuple[int, int], threshold: float = 0.5
-) -> Rle:
-    """`encode(paste(...))` without making the bitmap; arguments as of `paste`.
+def from_edges(edges: NDArray[np.int64], size: tuple[int, int], count: int = 1) -> list[Rle]:
+    """The compressed RLE of masks of an image of `size` from the pixels where their ones begin and end, in turn.
 
-    Down a column of pixels the mask is a straight line from the centre of one of its cells to the next, so the row in
-    which it crosses the threshold is computed. The cost is that of the box's width alone.
+    Where ones begin and end at once there is no edge: a run that reaches the bottom goes on at the top of the next
+    column.
+
+    Args:
+        edges: pixels counted down the columns, those of mask k greater by k * (height * width + 1). They do not fall.
+        count: of masks.
+
+    Raises:
+        ValueError: a run is longer than COCO's codes may say.
     """
-    weights, left = _weights(box[0], box[2], size[1], probabilities.shape[1])
-    cells, low, high = len(probabilities), float(box[1]), float(box[3])
-    values = np.zeros((len(weights), cells + 2), np.float32)  # with the zeros above and below
-    if high > low:
-        values[:, 1:-1] = weights @ probabilities.T
-    ones = values >= threshold
-    column, cell = np.nonzero(ones[:, 1:] != ones[:, :-1])
-    before, after = values[column, cell].astype(np.float64), values[column, cell + 1]
-    crossing = low + (cell - 0.5 + (threshold - before) / (after - before)) * (high - low) / cells - 0.5
-    # Below one half the threshold may be crossed outside the box, where `paste` has nothing.
-    first, end = (min(max(0.0, bound), size[0]) for bound in (np.ceil(low - 0.5), np.floor(high - 0.5) + 1))
-    row = np.where(ones[column, cell + 1], np.ceil(crossing), np.floor(crossing) + 1).clip(first, end)
-    # Two crossings in one point may have changed places by rounding.
-    return from_edges(np.maximum.accumulate((column + left) * size[0] + row.astype(np.int64)), size)
-
-
-def from_edges(edges: NDArray[np.int64], size: tuple[int, int]) -> Rle:
-    """The compressed RLE of an image of `size` from the pixels, counted down the columns, where ones begin and end.
-
-    They do not fall. Where ones begin and end at once there is no edge: a run that reaches the bottom goes on at the
-    top of the next column.
-    """
-    last = np.flatnonzero(edges != np.append(edges[1:], -1))  # of equal ones, which cancel in pairs
-    places = edges[last[np.diff(last, prepend=-1) % 2 == 1]]
-    counts = np.diff(places, prepend=0, append=size[0] * size[1]).tolist()
-    if counts[-1] == 0:  # the last run of ones reaches the last pixel
-        counts.pop()
-    return coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size)
-
-
-def encode_all(probabilities: NDArray[np.float32], boxes: NDArray[np.float32], size: tuple[int, int]) -> list[Rle]:
-    """Predicted masks (D, s, s) in their boxes (D, 4) as compressed RLE of an image of `size`."""
-    return [trace(mask, box, size) for mask, box in zip(probabilities, boxes, strict=True)]
+    pixels = size[0] * size[1]
+    edges = edges[np.repeat(edges[0::2] != edges[1::2], 2)]
+    keep = np.ones(len(edges), np.bool_)
+    keep[1:-1] = np.repeat(edges[1:-1:2] != edges[2::2], 2)
+    edges = edges[keep]
+    last = np.arange(count) * (pixels + 1) + pixels
+    ends = np.searchsorted(edges, last, side="right")
+    places = np.insert(edges, ends, last)  # the zeros behind the ones of each mask end there
+    ends += np.arange(1, count + 1)
+    begins = np.append(0, ends)[:-1]
+    runs = places.copy()
+    runs[1:] -= places[:-1]
+    runs[begins[1:]] -= 1  # from the last pixel of the mask before
+    if runs.max(initial=0) >= 2**32:
+        raise ValueError(
+            f"a run of {runs.max()} pixels, in masks of {size[0]} x {size[1]}: at most {2**32 - 1} is wanted"
+        )
+    ends -= runs[ends - 1] == 0
+    runs = runs.astype(np.uint32)
+    parts = (runs[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True))
+    codes = [{"size": list(size), "counts": part} for part in parts]
+    return coco_mask.frPyObjects(codes, *size) if codes else []
 
 
 def overlaps(a: Sequence[Rle], b: Sequence[Rle]) -> NDArray[np.float64]:

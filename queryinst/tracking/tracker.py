@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from queryinst.errors import UserError
-from queryinst.ops.masks import encode_all, overlaps
+from queryinst.ops.codes import encode_all
+from queryinst.ops.masks import overlaps
 from queryinst.structures import Detections
 from queryinst.video_config import TrackerConfig
 

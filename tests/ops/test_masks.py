@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from queryinst.ops.masks import LocalMask, area, bounds, decode, encode, paste, rasterise, run_lengths, trace
+from queryinst.ops.codes import encode_all
+from queryinst.ops.masks import LocalMask, area, bounds, decode, encode, paste, rasterise, run_lengths
 
 sides = st.integers(1, 90)
 
@@ -39,7 +40,7 @@ def test_paste_and_encode_are_the_whole_image_way(height: int, width: int, seed:
     # A pixel may flip where its value is one half to rounding.
     assert (canvas_of(mask, size) != expected).sum() <= 1
     assert encode(mask, size) == coco_mask.encode(np.asfortranarray(canvas_of(mask, size)))
-    traced = coco_mask.decode(trace(probabilities, box.astype(np.float32), size))
+    traced = coco_mask.decode(encode_all(probabilities[None], box[None].astype(np.float32), size))[..., 0]
     assert (traced != expected).sum() <= 1
 
 
@@ -85,7 +86,8 @@ def test_decode_gives_the_bitmap_back_in_its_own_box(height: int, width: int, se
 def test_boxes_that_hold_no_pixel_or_cannot_be(box: list[float], pixels: int):
     mask = paste(np.ones((28, 28), np.float32), np.array(box, np.float32), (20, 30))
     assert canvas_of(mask, (20, 30)).sum() == area(encode(mask, (20, 30))) == pixels
-    assert trace(np.ones((28, 28), np.float32), np.array(box, np.float32), (20, 30)) == encode(mask, (20, 30))
+    codes = encode_all(np.ones((1, 28, 28), np.float32), np.array([box], np.float32), (20, 30))
+    assert codes == [encode(mask, (20, 30))]
 
 
 def test_pasting_into_a_picture_adds_ones_and_leaves_the_rest():

@@ -6,27 +6,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
+from queryinst.ops.codes import encode_all
 from queryinst.ops.masks import (
     bounds,
     compressed,
     decode,
-    encode_all,
+    encode,
     from_edges,
     overlaps,
     paste,
     rasterise,
     run_lengths,
-    trace,
 )
 
 
 def both(
     probabilities: list[list[float]], box: list[float], size: tuple[int, int], **options: float
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """The whole image, by `paste` and by `trace`."""
+    """The whole image, by `paste` and by `encode_all`."""
     mask, where = np.array(probabilities, np.float32), np.array(box, np.float32)
     pasted = paste(mask, where, size, **options).paste_into(np.zeros(size, np.uint8))
-    return pasted.tolist(), coco_mask.decode(trace(mask, where, size, **options)).tolist()
+    return pasted.tolist(), coco_mask.decode(encode_all(mask[None], where[None], size, **options)[0]).tolist()
 
 
 def slowly(probabilities: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -64,7 +64,7 @@ def test_pixels_are_one_where_the_mask_reaches_the_threshold(
     values = slowly(probabilities, box.astype(float), size)
     sure = np.abs(values - threshold) > 1e-4
     pasted = paste(probabilities, box, size, threshold).paste_into(np.zeros(size, np.uint8))
-    traced = coco_mask.decode(trace(probabilities, box, size, threshold))
+    traced = coco_mask.decode(encode_all(probabilities[None], box[None], size, threshold)[0])
     for found in (pasted, traced):
         assert (found == (values >= threshold))[sure].all()
 
@@ -126,7 +126,7 @@ def test_a_pasted_bitmap_has_the_pixels_of_the_box_that_are_in_the_image(
 def test_ones_begin_and_end_at_the_edges(height: int, width: int, data: st.DataObject):
     pixels = height * width
     edges = data.draw(st.lists(st.integers(0, pixels), max_size=10).filter(lambda e: len(e) % 2 == 0).map(sorted))
-    rle = from_edges(np.array(edges, np.int64), (height, width))
+    [rle] = from_edges(np.array(edges, np.int64), (height, width))
     ones = [sum(edge <= pixel for edge in edges) % 2 for pixel in range(pixels)]
     assert rle["size"] == [height, width]
     assert coco_mask.decode(rle).ravel(order="F").tolist() == ones
@@ -193,7 +193,7 @@ def test_encode_all_traces_each_mask_in_its_own_box():
         [[0, 0, 0, 0, 0], [0, 0, 1, 0, 0]],
     ]
     assert encode_all(masks[:0], boxes[:0], (2, 5)) == []
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="2 masks and 1 boxes"):
         encode_all(masks, boxes[:1], (2, 5))
 
 
@@ -204,3 +204,40 @@ def test_rasterise_keeps_outlines_apart_and_unites_the_polygons_of_each():
     found = rasterise([[square(0, 0), square(2, 1)], [square(1, 1)], [square(1, 0), square(0, 1), square(2, 0)]], 2, 3)
     assert found.dtype == np.uint8
     assert found.tolist() == [[[1, 0, 0], [0, 0, 1]], [[0, 0, 0], [0, 1, 0]], [[0, 1, 1], [1, 0, 0]]]
+
+
+def blobs(count: int, height: int, width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of noise, and boxes that may leave the image, be empty, or have no number."""
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(-20, [width, height], (count, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(-3, 60, (count, 2))], axis=1).astype(np.float32)
+    boxes[::7] = boxes[::7].round()
+    boxes[3::50] = np.nan
+    masks = rng.uniform(0, 1, (count, 9, 14)).astype(np.float32)
+    return masks, boxes
+
+
+@pytest.mark.parametrize("columns", [1, 50, 4096])
+def test_many_masks_together_have_the_pixels_of_each_alone(columns: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("queryinst.ops.codes.COLUMNS", columns)
+    masks, boxes = blobs(200, 70, 90, 0)
+    for threshold in (0.3, 0.5, 0.7):
+        codes = encode_all(masks, boxes, (70, 90), threshold)
+        alone = (paste(mask, box, (70, 90), threshold) for mask, box in zip(masks, boxes, strict=True))
+        assert codes == [encode(mask, (70, 90)) for mask in alone]
+
+
+def test_edges_of_several_masks_are_kept_apart():
+    # 2 x 3 pixels: all, none, the last and nothing, the first, two runs that touch.
+    edges = [[0, 6], [], [5, 6, 6, 6], [0, 1], [1, 3, 3, 4]]
+    places = np.concatenate([np.array(one, np.int64) + k * 7 for k, one in enumerate(edges)])
+    codes = from_edges(places, (2, 3), 5)
+    bitmaps = [coco_mask.decode(code).ravel(order="F").tolist() for code in codes]
+    assert bitmaps == [[1] * 6, [0] * 6, [0, 0, 0, 0, 0, 1], [1, 0, 0, 0, 0, 0], [0, 1, 1, 1, 0, 0]]
+    assert codes == [coco_mask.encode(np.asfortranarray(np.reshape(b, (3, 2)).T.astype(np.uint8))) for b in bitmaps]
+    assert from_edges(places[:0], (2, 3), 0) == []
+
+
+def test_a_run_that_codes_cannot_hold_is_named():
+    with pytest.raises(ValueError, match="a run of 4900000000 pixels, in masks of 70000 x 70000"):
+        from_edges(np.zeros(0, np.int64), (70000, 70000))
