@@ -88,6 +88,13 @@ class ModelConfig:
     mask_resolution: int = setting(
         14, "side of the region that a mask head reads; the mask is twice as large", at_least=1
     )
+    proposals: str = setting(
+        "learned",
+        "where the queries of an image begin: learned, and the same for all; or at the places of its pyramid that look "
+        "most like objects (Featurized Query R-CNN, arXiv 2206.06258)",
+        choices=("learned", "pyramid"),
+        identity="set",
+    )
     proposal_init: str = setting(
         "image", "where the proposals start: all the whole image, or spread on a grid", choices=("image", "grid")
     )

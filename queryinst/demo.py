@@ -51,7 +51,7 @@ def main(config: DemoConfig) -> None:
             answerer(model, checkpoint, config.megapixels),
             title=f"queryinst: {config.checkpoint}",
             stages=len(model.stages),
-            proposals=len(model.queries.features),
+            proposals=model.queries.number,
             score=config.score,
             port=config.port,
             megabytes=config.megabytes,

@@ -82,6 +82,15 @@ class StageOutput:
     deltas: Tensor | None = None  # (B, N, 4) float32 by which `boxes` were refined, as of `ops.boxes.refine`
 
 
+class Candidates(NamedTuple):
+    """What each of the L places of an image's pyramid says of an object there, where proposals are chosen of them."""
+
+    logits: Tensor  # (B, L) float32: it is the place of one
+    boxes: Tensor  # (B, L, 4) float32 xyxy pixels of it
+    places: Tensor  # (L, 2) float32 x, y pixels
+    inside: Tensor  # (B, L) bool: not in the padding of the image
+
+
 @dataclass(frozen=True)
 class Output:
     """What `QueryInst.forward` returns: enough to match, to compute every loss, and to ask for any mask."""
@@ -90,6 +99,7 @@ class Output:
     stages: list[StageOutput]  # S of them
     numbers: list[int] | None = None  # which stage gave each of `stages`; None: in order
     groups: list[Output] = field(default_factory=list)  # of further queries, in training
+    candidates: Candidates | None = None  # in training, where proposals come from the pyramid
 
 
 class Sight(NamedTuple):

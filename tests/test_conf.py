@@ -159,7 +159,7 @@ def test_every_setting_is_read_somewhere():
             assert re.search(rf"\.{key.rpartition('.')[2]}\b", code), key
 
 
-@pytest.mark.parametrize("name", sorted(SIGNALS - {"mask_quality"}))  # whose head stays
+@pytest.mark.parametrize("name", sorted(SIGNALS - {"mask_quality", "pyramid_proposals"}))  # whose layers stay
 def test_a_signal_is_off_by_default_and_leaves_no_trace_at_test(name: str):
     """The same weights and the same inputs: the same outputs to the last bit, by the names of the plain network."""
     plain, other = composed([]), composed([f"signals={name}"])

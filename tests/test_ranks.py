@@ -46,7 +46,7 @@ SIGNALS = SignalsConfig(
 )
 
 
-MODEL: dict[str, Any] = {"look_forward_twice": True, "share_stages": True, "mask_quality": True}
+MODEL: dict[str, Any] = {"look_forward_twice": True, "share_stages": True, "mask_quality": True, "proposals": "pyramid"}
 CRITERION: dict[str, Any] = {"class_target": "mask", "class_cost_overlap": 0.5, "mask_entropy_weight": 5.0}
 
 

@@ -53,7 +53,7 @@ def look(model: QueryInst, scene: Scene, way: str, meter: Meter) -> Entries:
     """The images' detections as entries of a COCO results file, labels as category ids."""
     plain = way.startswith("published")
     with meter("normalise"):
-        x = model.normalise(*scene).to(model.queries.features.dtype)
+        x = model.normalise(*scene).to(model.queries.dtype)
     with meter("backbone"):
         maps = model.backbone(x)
     with meter("FPN"):

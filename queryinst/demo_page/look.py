@@ -70,7 +70,7 @@ class Look:
     @property
     def proposals(self) -> int:
         """How many there are (N)."""
-        return len(self.model.queries.features)
+        return self.model.queries.number
 
     @torch.inference_mode()
     def outputs(self, proposals: int) -> Output:
@@ -103,7 +103,7 @@ class Look:
         found = self.detections(stages, proposals).above(score)
         assert found.queries is not None, "detect says which query"
         queries = found.queries.to(self.sizes.device)
-        start, _ = self.model.queries(self.sizes)
+        start, _, _ = self.model.propose(self.pyramid, self.sizes)
         boxes = [start[0][queries]]
         for stage in self.outputs(proposals).stages[:stages]:
             places = queries if stage.chosen is None else (queries[:, None] == stage.chosen[0]).int().argmax(1)

@@ -43,7 +43,7 @@ class ElasticModule(QueryInstModule):
         max_detections: int = COUNTED,
     ) -> None:
         super().__init__(model, {}, postprocess)
-        every = len(model.queries.features)
+        every = model.queries.number
         # One stage has the same detections whatever goes on after it.
         self.grid = {
             Setting(stages, number): CocoEvaluator(content, backend, max_detections=max_detections)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from queryinst.criterion import proposals
 from queryinst.criterion.criterion import Criterion
 from queryinst.models.groups import Group
 from queryinst.models.queryinst import QueryInst
@@ -19,12 +20,14 @@ class Assigned(NamedTuple):
 
     own: list[Matches]
     groups: list[Matches]
+    proposals: Tensor | None  # of `criterion.proposals.assign`, where they come from the pyramid
 
 
 class Judged(NamedTuple):
     """What a step comes to."""
 
-    losses: Tensor  # (S + groups, columns): a row a stage, then one a group, summed over its stages and weighted
+    losses: Tensor  # (S + groups, columns): a row a stage, then one a group, summed over its stages and weighted; and
+    # last, where there are some, one of proposals
     masks: list[Tensor]  # of each stage (M, s, s), drawn for the network's own matched queries
     images: list[Tensor]  # (M,) of each stage: the image of each mask
 
@@ -47,7 +50,9 @@ def match(criterion: Criterion, groups: Sequence[Group], output: Output, batch: 
         next(solved) if group.given is None else _repeated(group.given, len(own.stages))
         for group, own in _pairs(groups, output)
     ]
-    return Assigned(made[: len(own_parts)], of_groups)
+    candidates = output.candidates
+    chosen = None if candidates is None else proposals.assign(candidates, batch.targets)
+    return Assigned(made[: len(own_parts)], of_groups, chosen)
 
 
 def _pairs(groups: Sequence[Group], output: Output) -> list[tuple[Group, Output]]:
@@ -83,6 +88,12 @@ def judge(
         masks, guesses = _drawn(model, own, wanted)
         made = criterion(own.stages, masks, matches, batch.targets, batch.sizes, (), guesses).sum(0, keepdim=True)
         rows.append(group.weight * F.pad(made, (0, columns - made.shape[1])))  # they have no association heads
+    if output.candidates is not None and assigned.proposals is not None:
+        told = dict(
+            zip(("class", "giou"), proposals.losses(output.candidates, assigned.proposals, batch.targets), strict=True)
+        )
+        nothing = rows[0].new_zeros(())
+        rows.append(torch.stack([told.get(term, nothing) for term in criterion.terms[:columns]])[None])
     return Judged(torch.cat(rows), drawn, images)
 
 

@@ -21,6 +21,7 @@ from queryinst.lightning.optimizer import learning_rate, optimizer
 from queryinst.lightning.own import OwnMetrics
 from queryinst.lightning.trace import Trace
 from queryinst.models.postprocess import detect
+from queryinst.models.pyramid_proposals import PyramidProposals
 from queryinst.models.queryinst import QueryInst
 from queryinst.models.signals import Signals
 from queryinst.ops import ranks
@@ -80,7 +81,8 @@ class QueryInstModule(pl.LightningModule):
             assigned = groups.match(criterion, further, output, batch)
         self._judge()  # the step before: the matching has waited for all that the device had to do for it
         losses, masks, images = groups.judge(self.model, criterion, further, output, assigned, batch)
-        names = [group.name for group in further]
+        names = [f"the further queries of signals.{group.name}" for group in further]
+        names += ["the proposals of an image"] if output.candidates else []
         self._trace = Trace(self.global_step, batch, output.stages, masks, images, losses, names)
         if not self._waits:
             self._judge()
@@ -181,6 +183,7 @@ class QueryInstModule(pl.LightningModule):
         named: dict[str, Tensor | float] = {"train/loss": losses.sum(), "train/lr": self._learning_rate()}
         rows = [f"stage_{stage}" for stage in range(1, len(self.model.stages) + 1)]
         rows += self.signals.names if self.signals else []
+        rows += ["proposals"] if isinstance(self.model.queries, PyramidProposals) else []
         for of, row in zip(rows, losses, strict=True):
             named |= {f"train/{of}/loss_{term}": value for term, value in zip(terms, row, strict=False)}
         self._row = named

@@ -23,8 +23,8 @@ class Trace:
         batch: what was trained on.
         stages, masks: what the losses were made of.
         images: (M,) for the masks of each stage, the image of each.
-        losses: (S + groups, columns), a row a stage and one a group of further queries.
-        groups: names of those.
+        losses: (S + others, columns), a row a stage and one for whatever else is learned from.
+        others: what those are.
     """
 
     def __init__(
@@ -35,9 +35,9 @@ class Trace:
         masks: list[Tensor],
         images: list[Tensor],
         losses: Tensor,
-        groups: list[str],
+        others: list[str],
     ) -> None:
-        self.step, self.batch, self.images, self.groups = step, batch, images, groups
+        self.step, self.batch, self.images, self.others = step, batch, images, others
         self.losses = losses.detach()
         self.masks = [logits.detach() for logits in masks]  # without the graph, which would stay until the next step
         none = losses.new_empty(0)
@@ -70,9 +70,9 @@ class Trace:
             criterion.require_finite(self.losses[:own], self.stages, self.masks, self.images, self.batch.targets)
         except NonFiniteError as error:
             return error
-        for name, row in zip(self.groups, self.losses[own:].cpu(), strict=True):
+        for name, row in zip(self.others, self.losses[own:].cpu(), strict=True):
             if not row.isfinite().all():
-                return NonFiniteError(f"a loss of the further queries of signals.{name} is NaN or infinite")
+                return NonFiniteError(f"a loss of {name} is NaN or infinite")
         return None
 
     def broken_gradient(self) -> NonFiniteError:

@@ -11,6 +11,7 @@ from queryinst.models.backbone import ResNet, Swin, TinyNet
 from queryinst.models.box_head import BoxHead
 from queryinst.models.fpn import FPN
 from queryinst.models.mask_head import MaskHead
+from queryinst.models.proposals import Proposals
 from queryinst.models.queryinst import QueryInst
 
 OURS = (ResNet, Swin, TinyNet, FPN, BoxHead, MaskHead)
@@ -43,7 +44,10 @@ def deploy(model: QueryInst, precision: str = "fp32") -> QueryInst:
     if precision == "bf16":
         for part in (deployed.backbone, deployed.neck, *deployed.stages):
             part.to(torch.bfloat16)
-        deployed.queries.features.data = deployed.queries.features.to(torch.bfloat16)  # the boxes are pixels
+        if isinstance(deployed.queries, Proposals):
+            deployed.queries.features.data = deployed.queries.features.to(torch.bfloat16)  # the boxes are pixels
+        else:
+            deployed.queries.to(torch.bfloat16)
     return deployed
 
 

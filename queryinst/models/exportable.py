@@ -53,7 +53,7 @@ class Exportable(nn.Module):
             del stage.association
         for stage in self.model.stages[:-1]:
             del stage.mask
-        number = len(model.queries.features)
+        number = model.queries.number
         self.mask_score = config.mask_score
         self.kept = min(config.max_detections or number, number * model.num_classes)
 

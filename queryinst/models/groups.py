@@ -64,7 +64,8 @@ def side_by_side(model: QueryInst, pyramid: FeaturePyramid, sizes: Tensor, group
     Returns:
         the output of the own, with those of the groups, in their order, in `groups`.
     """
-    lanes = [Lane(0, *model.queries(sizes))]
+    boxes, queries, candidates = model.propose(pyramid, sizes)
+    lanes = [Lane(0, boxes, queries)]
     for owner, group in enumerate(groups, 1):
         if group.start:
             lanes.append(Lane(owner, **vars(group.start)))
@@ -84,7 +85,7 @@ def side_by_side(model: QueryInst, pyramid: FeaturePyramid, sizes: Tensor, group
         again = [lane for lane in lanes if lane.fresh and lane.owner in (0, *recollecting)]
         lanes = leaving + [replace(lane, owner=owner, fresh=False) for owner in recollecting for lane in again]
     outputs = [Output(pyramid, stages, numbers=of) for stages, of in zip(made, numbers, strict=True)]
-    return replace(outputs[0], groups=outputs[1:])
+    return replace(outputs[0], groups=outputs[1:], candidates=candidates)
 
 
 def _split(output: StageOutput, counts: list[int]) -> list[StageOutput]:

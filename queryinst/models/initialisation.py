@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from queryinst.models.proposals import Proposals
+
 if TYPE_CHECKING:
     from queryinst.models.queryinst import QueryInst
 
@@ -27,7 +29,8 @@ def as_paddle(model: "QueryInst") -> None:
             module.bias.zero_()
     for stage in model.stages[1:]:
         stage.load_state_dict(first.state_dict())
-    nn.init.xavier_uniform_(model.queries.features)
+    if isinstance(model.queries, Proposals):
+        nn.init.xavier_uniform_(model.queries.features)
     for lateral in model.neck.lateral.parameters():
         if lateral.dim() > 1:
             bound = math.sqrt(6 / (2 * lateral.shape[1]))

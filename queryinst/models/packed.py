@@ -12,6 +12,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from queryinst.models.box_head import BoxHead
 from queryinst.models.deploy import known
 from queryinst.models.mask_head import ConvNorm, MaskHead
+from queryinst.models.proposals import Proposals
 from queryinst.models.queryinst import QueryInst
 
 
@@ -21,11 +22,11 @@ def pack(model: QueryInst) -> QueryInst:
     Its answers are the same to rounding. It is left as it is on another device, and where oneDNN is missing or the
     processor has no instructions for bfloat16.
     """
-    if model.queries.features.device.type != "cpu" or not _supported(model.queries.features.dtype):
+    if model.mean.device.type != "cpu" or not _supported(model.queries.dtype):
         return model
     with torch.no_grad():
-        if type(model.stages[0].box) is BoxHead:
-            _remember(model)
+        if type(model.stages[0].box) is BoxHead and isinstance(model.queries, Proposals):
+            _remember(model.stages[0].box, model.queries.features[None])
         for part in known(model):
             _pack(part, linear=isinstance(part, BoxHead | MaskHead))  # torchvision's Swin reads its layers' weights
         for stage in model.stages:
@@ -54,9 +55,8 @@ def _pack(module: nn.Module, linear: bool) -> None:
             _pack(child, linear)
 
 
-def _remember(model: QueryInst) -> None:
+def _remember(box: BoxHead, queries: Tensor) -> None:
     """The first stage's queries are the learned ones, so its attention and its matrices are the same for all images."""
-    box, queries = model.stages[0].box, model.queries.features[None]
     attended, _ = box.attn(queries, queries, queries, need_weights=False)
     matrices = box.dyn.params(box.attn_norm(queries + attended)[0])
     box.attn, box.dyn.params = _Attended(attended), _Matrices(matrices)  # type: ignore[assignment]

@@ -20,6 +20,16 @@ class Proposals(nn.Module):
         self.boxes = nn.Parameter(whole_image(number) if init == "image" else grid(number), requires_grad=not detach)
         self.features = nn.Parameter(torch.randn(number, width))
 
+    @property
+    def number(self) -> int:
+        """How many (N)."""
+        return len(self.features)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which the network computes; the boxes are pixels, and stay float32."""
+        return self.features.dtype
+
     def forward(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Image sizes (B, 2) height, width to boxes (B, N, 4) xyxy pixels and queries (B, N, d)."""
         boxes = box_ops.cxcywh_to_xyxy(self.boxes) * box_ops.extent(sizes)[:, None]

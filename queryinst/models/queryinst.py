@@ -17,12 +17,13 @@ from queryinst.models.groups import Group, side_by_side
 from queryinst.models.initialisation import as_paddle
 from queryinst.models.mask_head import MaskHead
 from queryinst.models.proposals import Proposals
+from queryinst.models.pyramid_proposals import PyramidProposals
 from queryinst.ops import boxes as box_ops
 from queryinst.ops import ranks
 from queryinst.ops.roi import STRIDES, FeaturePyramid
 from queryinst.part_config import PartConfig, Used
 from queryinst.slots import is_ours
-from queryinst.structures import Drawn, Output, Rows, Sight, StageOutput
+from queryinst.structures import Candidates, Drawn, Output, Rows, Sight, StageOutput
 
 MEAN = (123.675, 116.28, 103.53)  # ImageNet's, RGB, 0..255
 STD = (58.395, 57.12, 57.375)
@@ -67,7 +68,10 @@ class QueryInst(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
         self.backbone = build_backbone(backbone)
         self.neck = FPN(channels_of(self.backbone), model.width)
-        self.queries = Proposals(model.num_proposals, model.width, model.proposal_init, model.detach_proposals)
+        if model.proposals == "pyramid":
+            self.queries: Proposals | PyramidProposals = PyramidProposals(model.num_proposals, model.width)
+        else:
+            self.queries = Proposals(model.num_proposals, model.width, model.proposal_init, model.detach_proposals)
         first = Stage(model, num_classes)
         shared = first.box if model.share_stages else None
         stages = nn.ModuleList([first, *(Stage(model, num_classes, shared) for _ in range(1, model.num_stages))])
@@ -112,7 +116,7 @@ class QueryInst(nn.Module):
 
     def pyramid(self, x: Tensor) -> FeaturePyramid:
         """Backbone and FPN: normalised images (B, 3, H, W) to P2..P5, in the type of the weights."""
-        return FeaturePyramid(self.neck(self.backbone(x.to(self.queries.features.dtype))), self.aligned)
+        return FeaturePyramid(self.neck(self.backbone(x.to(self.queries.dtype))), self.aligned)
 
     def query(
         self, pyramid: FeaturePyramid, sizes: Tensor, stages: int | None = None, proposals: int | None = None
@@ -126,7 +130,7 @@ class QueryInst(nn.Module):
             proposals: how many queries of an image go on after the first stage, those with the best class scores there;
                 all by default. (To leave some out for all images, before the first stage, costs far more precision.)
         """
-        boxes, queries = self.queries(sizes)
+        boxes, queries, candidates = self.propose(pyramid, sizes)
         outputs: list[StageOutput] = []
         chosen: Tensor | None = None
         for stage in self.stages[:stages]:
@@ -137,7 +141,14 @@ class QueryInst(nn.Module):
                 chosen = output.logits.amax(-1).topk(proposals, dim=1).indices  # once: so many remain
                 best = chosen[..., None]
                 boxes, queries = (every.gather(1, best.expand(-1, -1, every.shape[2])) for every in (boxes, queries))
-        return Output(pyramid, outputs)
+        return Output(pyramid, outputs, candidates=candidates)
+
+    def propose(self, pyramid: FeaturePyramid, sizes: Tensor) -> tuple[Tensor, Tensor, Candidates | None]:
+        """What the first stage begins with: boxes (B, N, 4), queries (B, N, d); in training all they were chosen of."""
+        if isinstance(self.queries, Proposals):
+            return *self.queries(sizes), None
+        boxes, queries, candidates = self.queries(sizes, pyramid)
+        return boxes, queries, candidates if self.training else None
 
     def onward(self, output: StageOutput, boxes: Tensor) -> Tensor:
         """The boxes (B, N, 4) that the next stage refines, where a stage made `output` of `boxes`.
@@ -210,7 +221,7 @@ class QueryInst(nn.Module):
         """
         if not rows:
             return
-        picks = {index: self._distinct(row, len(self.queries.features)) for index, row in rows.items()}
+        picks = {index: self._distinct(row, self.queries.number) for index, row in rows.items()}
         # One call for all stages: its backward zero-fills a gradient of the whole pyramid on every call.
         regions = output.pyramid.align(
             torch.cat([output.stages[index].boxes[image, query] for index, (image, query, _) in picks.items()]),

@@ -91,7 +91,7 @@ def test_given_matches_are_taken_in_each_stage():
     assert conductor.signals
     (group,) = conductor.signals(batch.targets, batch.sizes)
     output = model(batch.images, batch.sizes, [group])
-    (own,), (given,) = groups.match(CRITERION, [group], output, batch)
+    (own,), (given,), _ = groups.match(CRITERION, [group], output, batch)
     assert own.query.shape == (2, 3)
     assert group.given
     assert torch.equal(given.query, group.given.query.repeat(2, 1))

@@ -152,10 +152,10 @@ def test_numbers_are_on_their_way_to_the_host_and_nobody_waits(step: Step):
 
 
 @pytest.mark.parametrize(("row", "name"), [(2, "denoising"), (3, "recollection")])
-def test_a_broken_loss_of_further_queries_is_theirs(step: Step, row: int, name: str):
+def test_a_broken_loss_of_what_else_is_learned_from_is_named(step: Step, row: int, name: str):
     losses = torch.cat([step.losses, torch.ones(2, step.losses.shape[1])])
     losses[row, 1] = NAN
-    groups = ["denoising", "recollection"]
-    trace = Trace(7, step.batch, step.stages, step.masks, [step.matches.image] * 2, losses, groups)
+    others = ["denoising", "recollection"]
+    trace = Trace(7, step.batch, step.stages, step.masks, [step.matches.image] * 2, losses, others)
     assert not trace.is_good()
-    assert str(trace.broken_output(CRITERION)) == f"a loss of the further queries of signals.{name} is NaN or infinite"
+    assert str(trace.broken_output(CRITERION)) == f"a loss of {name} is NaN or infinite"

@@ -52,7 +52,7 @@ def test_every_study_composes_and_runs_nothing_when_dry(
     data = "shapes_video_tiny" if study == "association" else "shapes_tiny"
     code, said = run("train", "-m", f"+study={study}", *settings, f"data={data}", "dry_run=true")
     assert code == 0, said
-    jobs = {"stages": 10, "proposals": 4, "schedule": 4, "grid": 6, "association": 6, "signals": 39}[study]
+    jobs = {"stages": 10, "proposals": 4, "schedule": 4, "grid": 6, "association": 6, "signals": 42}[study]
     assert f"{jobs} of {jobs} jobs planned" in said
     assert "no finished run on the same data" in said
     assert len(set(re.findall(rf"{data}-[0-9a-f]{{8}}", said))) == jobs
