@@ -45,6 +45,7 @@ class EvaluateConfig:
         None, "what `iscrowd: 1` means in the annotations; empty: as in training", choices=("regions", "objects")
     )
     backend: str = setting("pycocotools", "who computes average precision", choices=("pycocotools", "faster_coco_eval"))
+    boundary: bool = setting(True, "Boundary AP too (arXiv 2103.16562), always by pycocotools; not of video")
     metrics: dict[str, Any] = slots("metric", "further metrics: +metrics.NAME.name=module:Name")
     expect: str | None = setting(
         None,

@@ -21,7 +21,7 @@ from queryinst.visualize import draw
 
 SHOWN = (3, 20, 45, 70)  # of the 83 validation photographs
 CUT = slice(160, 352)  # rows and columns of the 512 x 512 pixels that are shown once more, enlarged
-SIDE = 448  # pixels of each picture in the grid
+SIDE = 336  # pixels of each picture in the grid
 
 
 def main(facade: Path, checkpoint: Path, results: Path, to: Path) -> None:

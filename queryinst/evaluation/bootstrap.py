@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from queryinst.errors import UserError
 
-KINDS = ("bbox", "segm")
+KINDS = ("bbox", "segm", "boundary")
 RECALLS = np.linspace(0, 1, 101)  # where COCOeval reads the precision
 CELLS = 4_000_000  # detections x resamples held at once: about 150 MB with everything made of them
 

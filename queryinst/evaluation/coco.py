@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from queryinst.evaluation.boundary import BoundaryEval
 from queryinst.evaluation.diagnosis import diagnose
 from queryinst.evaluation.matches import Matches, frame_of, matches_of
 from queryinst.ops import masks as mask_ops
@@ -19,7 +20,7 @@ from queryinst.structures import COUNTED, Detections
 
 # Position in COCOeval.stats: the twelve numbers that everybody reports.
 STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-KINDS = ("bbox", "segm")
+KINDS, BOUNDARY = ("bbox", "segm"), "boundary"
 NOTHING = 0.001  # an AP below this is explained
 
 
@@ -33,11 +34,12 @@ class CocoEvaluator:
         max_detections: detections of a class in an image that count; COCO's 100 unless objects are more.
         backend: "pycocotools", or "faster_coco_eval" for the same numbers sooner.
         keep_matches: keep what the numbers are made of in `matches` (pycocotools only).
+        boundary: also Boundary AP (`boundary_AP`, ...), see `queryinst.evaluation.boundary`; always by pycocotools.
 
     Attributes:
         matches: see `queryinst.evaluation.matches`.
-        precision: of the last `compute`, by kind ("bbox", "segm"): (10 IoU thresholds, 101 recalls, K), all areas,
-            `max_detections`; -1 for a class without objects.
+        precision: of the last `compute`, by kind ("bbox", "segm", "boundary"): (10 IoU thresholds, 101 recalls, K), all
+            areas, `max_detections`; -1 for a class without objects.
         diagnosis: where `compute` found a box or mask AP of nearly 0, a paragraph that says why; else empty.
     """
 
@@ -47,7 +49,9 @@ class CocoEvaluator:
         backend: str = "pycocotools",
         keep_matches: bool = False,
         max_detections: int = COUNTED,
+        boundary: bool = False,
     ) -> None:
+        self.kinds = (*KINDS, BOUNDARY) if boundary else KINDS
         self.backend, self.keep_matches = backend, keep_matches
         self.matches: Matches = {}
         self.precision: dict[str, NDArray[np.float64]] = {}
@@ -84,8 +88,8 @@ class CocoEvaluator:
         }
         found = [result for _, of_image in sorted(results.items()) for result in of_image]
         metrics: dict[str, float] = {}
-        for kind in KINDS:
-            precision, recall = self._evaluate(kind, _masked(truth) if kind == "segm" else truth, found)
+        for kind in self.kinds:
+            precision, recall = self._evaluate(kind, truth if kind == "bbox" else _masked(truth), found)
             stats = zip(stats_of(self.max_detections), _summary(precision, recall), strict=True)
             metrics |= {f"{kind}_{name}": _defined(value) for name, value in stats}
             # (IoU thresholds, recalls, classes, areas, detections): all areas, most detections; -1: no such class.
@@ -98,7 +102,7 @@ class CocoEvaluator:
         return metrics
 
     def _evaluate(self, kind: str, truth: dict[str, Any], found: list[dict[str, Any]]) -> tuple[Any, Any]:
-        coco_class, evaluator_class = _backend(self.backend)
+        coco_class, evaluator_class = _backend("pycocotools" if kind == BOUNDARY else self.backend)
         with contextlib.redirect_stdout(io.StringIO()):  # both backends print tables
             tables = [coco_class(), coco_class()]
             tables[0].dataset = truth
@@ -108,7 +112,7 @@ class CocoEvaluator:
             }
             for one in tables:
                 one.createIndex()
-            evaluator = evaluator_class(*tables, kind)
+            evaluator = BoundaryEval(*tables) if kind == BOUNDARY else evaluator_class(*tables, kind)
             evaluator.params.maxDets = [1, 10, self.max_detections]
             evaluator.evaluate()
             evaluator.accumulate()
@@ -214,13 +218,17 @@ def _defined(value: float) -> float:
 
 
 def table(metrics: dict[str, float], names: Sequence[str], prefix: str = "") -> str:
-    """Metrics as text: a line for boxes and one for masks, then mask AP per class."""
+    """Metrics as text: a line for boxes, one for masks, one for boundaries where they count; mask AP per class."""
     of_recall = (re.fullmatch(rf"{prefix}bbox_AR(\d+)", name) for name in metrics)
     most = max(int(found[1]) for found in of_recall if found)
     columns = [name for name in stats_of(most) if name not in ("AR1", "AR10")]
-    lines = ["      " + "".join(f"{name:>8}" for name in columns)]
-    for kind, label in (("bbox", "box"), ("segm", "mask")):
-        lines.append(f"{label:<6}" + "".join(f"{_number(metrics[f'{prefix}{kind}_{name}']):>8}" for name in columns))
+    labels = {"bbox": "box", "segm": "mask", BOUNDARY: BOUNDARY}
+    labels = {kind: label for kind, label in labels.items() if f"{prefix}{kind}_AP" in metrics}
+    width = 2 + max(map(len, labels.values()))
+    lines = [" " * width + "".join(f"{name:>8}" for name in columns)]
+    for kind, label in labels.items():
+        values = (_number(metrics[f"{prefix}{kind}_{name}"]) for name in columns)
+        lines.append(label.ljust(width) + "".join(f"{value:>8}" for value in values))
     classes = [f"{name} {_number(metrics[f'{prefix}segm_AP/{name}'])}" for name in names]
     return "\n".join([*lines, "mask AP by class: " + ", ".join(classes)])
 

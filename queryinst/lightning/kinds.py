@@ -25,11 +25,12 @@ def evaluator(
     backend: str = "pycocotools",
     keep_matches: bool = False,
     max_detections: int = COUNTED,
+    boundary: bool = False,
 ) -> Evaluator:
     """Who judges what is found in a data set: COCO's average precision, or that of YouTube-VIS with a tracker."""
     if isinstance(source, VideoFile):
         return VideoEvaluator(source.content, dict(enumerate(source.places)), tracker, keep_matches)
-    return CocoEvaluator(source.content, backend, keep_matches, max_detections)
+    return CocoEvaluator(source.content, backend, keep_matches, max_detections, boundary)
 
 
 def pictures(source: CocoFile, folder: Path, settings: CallbacksConfig, tracker: TrackerConfig) -> pl.Callback:
@@ -42,7 +43,7 @@ def pictures(source: CocoFile, folder: Path, settings: CallbacksConfig, tracker:
 def table(metrics: dict[str, float], names: Sequence[str], prefix: str = "") -> str:
     """The metrics of an evaluator as text, for classes of these names."""
     kind = youtube_vis if f"{prefix}association_accuracy" in metrics else coco
-    known = ("segm_AP/", "bbox_AP/", "stage_")
+    known = ("segm_AP/", "bbox_AP/", "boundary_AP/", "stage_")
     own = [name for name in metrics if "/" in name and not name.startswith(known)] if not prefix else []
     lines = [f"{name:<14} {metrics[name]:.4g}" for name in own]
     return "\n".join([kind.table(metrics, names, prefix), *lines])

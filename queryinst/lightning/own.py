@@ -16,7 +16,7 @@ from queryinst.slots import make, said
 from queryinst.structures import Detections
 
 KINDS: dict[str, type] = {"callback": pl.Callback, "logger": Logger}
-RESERVED = re.compile(r"(segm|bbox)_\w*|stage_\d+|association_\w*")  # first words of our own metrics' names
+RESERVED = re.compile(r"(segm|bbox|boundary)_\w*|stage_\d+|association_\w*")  # first words of our own metrics' names
 
 
 class OwnMetrics:

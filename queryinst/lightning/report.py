@@ -111,7 +111,8 @@ def class_table(evaluator: Evaluator) -> list[list[Any]]:
 def precision_over_recall(evaluator: Evaluator) -> dict[str, dict[str, NDArray[np.float64]]]:
     """By kind and by IoU threshold, precision (101,) at 101 recalls from 0 to 1, the mean over classes with objects."""
     curves = {}
-    for kind, precision in sorted(evaluator.precision.items(), reverse=True):
+    for kind in (kind for kind in KINDS if kind in evaluator.precision):
+        precision = evaluator.precision[kind]
         defined = precision[:, :, precision[0, 0] > -1]
         mean = defined.mean(-1) if defined.shape[-1] else np.zeros(precision.shape[:2])
         curves[kind] = {"0.50": mean[0], "0.75": mean[5], "0.50 to 0.95": mean.mean(0)}

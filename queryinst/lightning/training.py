@@ -180,7 +180,7 @@ def _evaluate_stages(
     """The metrics of the last stage, and of each; what those of the last are made of goes into `matches.npz`."""
     source, count = data.file("val"), len(module.model.stages)
     earlier = {stage: kinds.evaluator(source, tracker) for stage in range(count - 1)}
-    last = kinds.evaluator(source, tracker, keep_matches=True)
+    last = kinds.evaluator(source, tracker, keep_matches=True, boundary=True)
     module.evaluators = {**earlier, -1: last}
     trainer.validate(module, datamodule=data, verbose=False)
     if trainer.is_global_zero:

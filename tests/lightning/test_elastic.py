@@ -103,7 +103,7 @@ def test_the_command(run: Run, workplace: Path):
     assert alone[1]["bbox_AP"] != alone[3]["bbox_AP"], "or one stage could pass for another"
     for stage, metrics in alone.items():
         row = next(row for row in rows if (row["stages"], row["proposals"]) == (stage, 20))
-        shared = [name for name in metrics if "/" not in name]
+        shared = [name for name in metrics if "/" not in name and not name.startswith("boundary")]
         assert {name: row[name] for name in shared} == pytest.approx({name: metrics[name] for name in shared}, abs=1e-9)
     assert re.search(r"3 +20 +0\.\d{3} +0\.\d{3} +0\.\d\d +\d+\.\d", said)
     code, said = run("evaluate", f"checkpoint={folder}/best.ckpt", "elastic=true", "proposals=[21]")

@@ -12,7 +12,7 @@ from queryinst.studies.compare.runs import Run, natural
 
 DIGESTS = ("data.train", "data.val", "weights", "backbone.weights")  # settings that count by what a file holds
 DIGEST_OF = ("parts.", "pictures.")  # beginnings of others: the source of a part, the pictures of a data set
-KINDS = {"segm": "mask AP", "bbox": "box AP"}
+KINDS = {"segm": "mask AP", "bbox": "box AP", "boundary": "boundary AP"}
 LONG = 3  # settings in a label; with more, the words of the study's command say it better
 
 
@@ -35,7 +35,7 @@ class Group:
 
 
 def kinds_of(groups: Sequence[Group]) -> dict[str, str]:
-    """Those of `KINDS` that a group has an AP of: of video there are no boxes."""
+    """Those of `KINDS` that a group has an AP of: of video there are no boxes, of earlier runs no boundaries."""
     return {kind: words for kind, words in KINDS.items() if not all(math.isnan(g.mean(f"{kind}_AP")) for g in groups)}
 
 

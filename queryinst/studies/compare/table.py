@@ -15,6 +15,7 @@ from queryinst.studies.compare.runs import Run
 
 APS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 WORDS = {"APs": "AP small", "APm": "AP medium", "APl": "AP large"}
+IN_BRIEF = {"segm_AP": "mask AP", "segm_AP50": "AP50", "segm_AP75": "AP75", "bbox_AP": "box AP"}
 SPREAD = "± is the standard deviation over seeds (n - 1)"
 
 
@@ -31,8 +32,7 @@ class Column:
 
 def _ap(kind: str, word: str, name: str) -> Column:
     key = f"{kind}_{name}"
-    brief = f"{word} {name}" if name == "AP" else name if name in ("AP50", "AP75") and kind == "segm" else None
-    return Column(key, f"{word} {WORDS.get(name, name)}", lambda run: run.metric(key), 3, brief)
+    return Column(key, f"{word} {WORDS.get(name, name)}", lambda run: run.metric(key), 3, IN_BRIEF.get(key))
 
 
 def _of_video(key: str, heading: str, brief: str | None = None) -> Column:
@@ -42,6 +42,7 @@ def _of_video(key: str, heading: str, brief: str | None = None) -> Column:
 COLUMNS = (
     *(_ap("segm", "mask", name) for name in APS),
     *(_ap("bbox", "box", name) for name in APS),
+    _ap("boundary", "boundary", "AP"),
     _of_video("association_accuracy", "association accuracy", "assoc."),
     _of_video("id_kept", "identity kept"),
     _of_video("segm_AP_occlusion", "mask AP, occlusion", "occl. AP"),
