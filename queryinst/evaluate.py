@@ -219,6 +219,11 @@ def _validate(module: "QueryInstModule", config: EvaluateConfig, checkpoint: "Ch
     precision = trained.precision if config.precision == "run" else "32-true"  # a deployed network has its own
     settings = {"accelerator": config.accelerator, "precision": precision, "devices": 1, "logger": False}
     limit = trained.max_val_batches if config.images is None else None
+    if limit and limit * batch < len(dataset):
+        print(
+            f"note: {limit * batch} of {len(dataset)} images, as in this run (trainer.max_val_batches={limit}); "
+            "images=FOLDER annotations=FILE evaluates all"
+        )
     trainer = trainer_of({**settings, "limit_val_batches": limit})
     trainer.validate(module, loader(dataset, FixedSampler(len(dataset)), batch, config.num_workers), verbose=False)
 

@@ -94,6 +94,8 @@ def main(config: PredictConfig) -> None:
         f"{'overlays and ' if config.overlays else ''}{RESULTS} are in {config.output}"
         + (f"; {len(story.linked.tracks)} tracks in {TRACKS}" if story else "")
     )
+    if not record.instances:
+        print(f"nothing has a score of {config.score:g} or more; a lower score=NUMBER shows what is less sure")
 
 
 def _say_skipped(source: "Files | Video", problems: list[str]) -> None:

@@ -18,6 +18,7 @@ DEPTH, FILES = 3, 2000  # how far below the root, and how many JSON files, are l
 SNIFFED = 65_536  # bytes at the beginning and at the end of a file
 LOOKED_FOR = 20  # images of a file that say in which folder they are
 NAMED = ("train_annotations", "train_images", "val_annotations", "val_images")
+ROBOFLOW = "_annotations.coco.json"
 PARTS = "queryinst_split"  # folder of the split that training makes where there is none (queryinst.studies.own_split)
 
 
@@ -36,16 +37,19 @@ def find(data: DataConfig) -> DataConfig:
     What is found: COCO files with instances, up to three folders deep, whose name or folder says train, val, valid,
     validation or test (Roboflow's `train/_annotations.coco.json`, `annotations/instances_val.json`, `val.json`), and
     for each the folder that has its images. Where there is no validation set, the test set is it. Settings that
-    somebody has changed, data that is made, video and a reader of one's own stay as they are.
+    somebody has changed stay as they are, and the rest is found beside them; so do data that is made, video and a
+    reader of one's own.
 
     Raises:
         Undivided: there is one file, which does not say that it is another set than that for training.
         UserError: several files could be the one, or there is none to train on.
     """
     root, standard = Path(data.root), DataConfig()
-    changed = [name for name in NAMED if getattr(data, name) != getattr(standard, name)]
-    if changed or data.shapes or data.video or data.reader.name != standard.reader.name or not root.is_dir():
+    given = [name for name in NAMED if getattr(data, name) != getattr(standard, name)]
+    if data.shapes or data.video or data.reader.name != standard.reader.name or not root.is_dir():
         return data
+    if given:
+        return _completed(data, root, given)
     if (root / data.train_annotations).exists() and (root / data.val_annotations).exists():
         return data
     found: dict[str, list[Path]] = {}
@@ -59,7 +63,36 @@ def find(data: DataConfig) -> DataConfig:
         raise _incomplete(root, found, train)
     values = {"train_annotations": train, "val_annotations": val}
     values |= {"train_images": images_of(root, train), "val_images": images_of(root, val)}
-    places: dict[str, Any] = {name: path.relative_to(root).as_posix() for name, path in values.items()}
+    return _placed(data, root, values)
+
+
+def _completed(data: DataConfig, root: Path, given: list[str]) -> DataConfig:
+    """The settings with what can be found beside those that are given, where COCO's own name is not there."""
+    values: dict[str, Path] = {}
+    named = {root / getattr(data, name) for name in given}
+    for split in ("train", "val"):
+        annotations, images = f"{split}_annotations", f"{split}_images"
+        path = root / getattr(data, annotations)
+        if annotations not in given and not path.exists():
+            found: dict[str, list[Path]] = {}
+            for other in annotation_files(root):
+                if other not in named:
+                    found.setdefault(role(other.relative_to(root)), []).append(other)
+            likely = found.get(split) or (found.get("test") if split == "val" else None)
+            if not likely:
+                continue
+            path = values[annotations] = _only(root, split, likely)
+        if images not in given and not (root / getattr(data, images)).is_dir() and path.is_file():
+            values[images] = images_of(root, path, split)
+    return _placed(data, root, values)
+
+
+def _placed(data: DataConfig, root: Path, values: dict[str, Path]) -> DataConfig:
+    """The settings with paths as they say them: from the root, where they are below it."""
+    places: dict[str, Any] = {
+        name: (path.relative_to(root) if path.is_relative_to(root) else path.absolute()).as_posix()
+        for name, path in values.items()
+    }
     return dataclasses.replace(data, **places)
 
 
@@ -97,17 +130,22 @@ def role(path: Path) -> str:
     return ""
 
 
-def images_of(root: Path, annotations: Path) -> Path:
-    """The folder below `root` that has the first images of an annotation file; that of the file where none has."""
+def images_of(root: Path, annotations: Path, split: str = "") -> Path:
+    """The folder that has the first images of an annotation file, near it or below `root`; its own where none has.
+
+    `split` is whose file it is, where its name does not say so.
+    """
     names = list(itertools.islice(names_in(annotations), LOOKED_FOR))
-    candidates = list(_candidates(root, annotations))
+    candidates = list(_candidates(root, annotations, split))
     counts = [sum(existing(folder / name).is_file() for name in names) for folder in candidates]
     return candidates[counts.index(max(counts))]
 
 
-def _candidates(root: Path, annotations: Path) -> Iterator[Path]:
+def _candidates(root: Path, annotations: Path, split: str) -> Iterator[Path]:
     """Folders where images may be, the likely ones first."""
-    here, split = annotations.parent, role(annotations.relative_to(root))
+    here = annotations.parent
+    below = annotations.relative_to(root) if annotations.is_relative_to(root) else Path(*annotations.parts[-2:])
+    split = role(below) or split
     named = [annotations.stem.removeprefix("instances_"), *ROLES.get(split, ())]
     for base in dict.fromkeys((here, here.parent if here != root else root, root)):
         for name in ("", *named):
@@ -132,9 +170,11 @@ def _is_coco(path: Path) -> bool:
 def _only(root: Path, split: str, paths: list[Path]) -> Path:
     if len(paths) == 1:
         return paths[0]
-    plain = [path for path in paths if path.stem.startswith("instances_")]
-    if len(plain) == 1:
-        return plain[0]
+    # COCO's own name, or Roboflow's: what else is there may be a part or a filtered copy of it.
+    for named in ("instances_*.json", ROBOFLOW):
+        plain = [path for path in paths if path.match(named)]
+        if len(plain) == 1:
+            return plain[0]
     names = ", ".join(str(path.relative_to(root)) for path in paths)
     kind = {"train": "training", "val": "validation"}.get(split, split)
     setting = "train" if split == "train" else "val"

@@ -111,6 +111,8 @@ def train(
         if failed and (folder / LAST).exists():
             at = " at trainer.extra.max_time" if str(sys.exception()) == str(Stopped(signal.SIGALRM)) else ""
             say(f"stopped{at}; the same command goes on from step {_step_of(folder / LAST)}")
+        elif failed and isinstance(sys.exception(), KeyboardInterrupt | Stopped):
+            say("stopped before the first checkpoint; the same command begins again")
         if config.trainer.compile:
             torch.compiler.set_stance("default")
         log.close(loggers, sys.exception() if failed else None)
@@ -258,7 +260,8 @@ def _heading(config: TrainConfig, data: CocoDataModule, world: int) -> list[str]
     ]
     values = _flat(dataclasses.asdict(config))
     lines += [
-        f"chosen     {key}{f'={values[key]}' if key in values else ''}: {why}" for key, why in config.chosen.items()
+        f"chosen     {key}{f'={_shown(values[key])}' if key in values else ''}: {why}"
+        for key, why in config.chosen.items()
     ]
     if config.data.group_by_aspect:
         plain, grouped = data.padding()
@@ -268,3 +271,8 @@ def _heading(config: TrainConfig, data: CocoDataModule, world: int) -> list[str]
     if config.logger.wandb.enabled and log.switched_off():
         lines.append(f"W&B        left out: {log.switched_off()}")
     return lines
+
+
+def _shown(value: Any) -> str:
+    """As one would type it."""
+    return "null" if value is None else str(value)

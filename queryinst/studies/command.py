@@ -132,7 +132,8 @@ def _job(composed: DictConfig, schema: type[Any]) -> None:
 
 def typed(composed: DictConfig, schema: type[Any]) -> Any:
     """A composed configuration as an instance of its dataclass, every range checked. Raises UserError."""
-    missing = sorted(OmegaConf.missing_keys(composed))
+    with explained(schema, Sources([])):  # it reads what is chosen by looking at the data
+        missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         meaning = {key: entry.metadata["meaning"] for key, entry, _ in walk(schema())}.get(missing[0], "a value")
         raise UserError(f"{missing[0]} must be given ({meaning}): add {missing[0]}=VALUE to the command")

@@ -39,7 +39,7 @@ def explained(schema: type[Any], sources: Sources) -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         cause: BaseException | None = error
         while cause and not isinstance(cause, UserError):  # of a setting that is chosen by looking at the data
-            cause = cause.__cause__
+            cause = cause.__cause__ or cause.__context__  # OmegaConf leaves out the cause, but under a debugger
         if cause:
             raise cause from None
         raise UserError(explain(error, schema, sources)) from None

@@ -127,7 +127,9 @@ def _report(config: TrainConfig, folder: Path, trained: "Trained", names: tuple[
     print(f"\n{table(trained.metrics, names)}\n\ntrained in {trained.minutes:.1f} minutes; everything is in {folder}\n")
     print(f"look at it      python -m queryinst.predict checkpoint={folder / trained.best}{allow} source={source}")
     print(f"stage by stage  python -m queryinst.evaluate checkpoint={folder / trained.best}{allow} all_stages=true")
-    print("your own data   python -m queryinst.train data=coco data.root=FOLDER", flush=True)
+    if config.data.shapes or (config.data.video and config.data.video.shapes):  # else it was that
+        print("your own data   python -m queryinst.train data=coco data.root=FOLDER")
+    sys.stdout.flush()
 
 
 def _report_finished(folder: Path) -> None:

@@ -29,6 +29,7 @@ QUERIES = (50, 100, 200, 300, 500, 1000)
 SEEN = {"published": 6_000, "ImageNet": 20_000, "nothing": 40_000}  # images in all epochs together; half without a GPU
 OBJECTS = 32  # of a step without a GPU
 PUBLISHED_LR, SMALL_LR = 1e-4, 5e-4  # of a step: the one for 16 images
+GIVEN = "weights are given"
 LEAST, MOST = 12, 400  # epochs
 EVALUATIONS = 20  # of a run
 
@@ -90,12 +91,18 @@ class Asked:
     def start(self) -> beginning.Start:
         """What the network begins with."""
         if not self.is_open("weights") and self.get("weights"):
-            return beginning.Start("published", None, None, "weights are given")
+            return beginning.Start("published", None, None, GIVEN)
         if not self.is_open("backbone.weights"):
             return beginning.Start(
                 "ImageNet" if self.get("backbone.weights") else "nothing", None, None, "that is given"
             )
         return beginning.find(self.published.get(self.get("model.num_proposals")), self.get("backbone.name"))
+
+    @property
+    def begun(self) -> str:
+        """What it begins with, in words."""
+        names = {"published": "published weights", "ImageNet": "an ImageNet backbone"}
+        return "the weights given" if self.start.why == GIVEN else names.get(self.start.kind, self.start.kind)
 
 
 def _queries(asked: Asked) -> Choice:
@@ -103,7 +110,7 @@ def _queries(asked: Asked) -> Choice:
     numbers = (100, 300) if asked.published else QUERIES
     # Half as many again as there are objects: several queries try for each before one has it.
     enough = [number for number in numbers if number >= 1.5 * most or number == numbers[-1]]
-    return Choice(max(enough[0], min(most, QUERIES[-1])), f"{most} objects in an image at most")
+    return Choice(max(enough[0], min(most, QUERIES[-1])), f"{most} objects in an image at most, and half as many again")
 
 
 def _test_side(asked: Asked) -> Choice:
@@ -137,7 +144,8 @@ def _crop(asked: Asked) -> Choice:
 
 
 def _warmup(asked: Asked) -> Choice:
-    steps = asked.get("schedule.epochs") * max(asked.facts.images // asked.get("data.batch_size"), 1)
+    each = max(asked.facts.images // asked.get("data.batch_size"), 1)
+    steps = asked.get("schedule.epochs") * min(each, asked.get("trainer.max_train_batches") or each)
     return Choice(min(max(steps // 20, 1), 1000), f"a twentieth of {steps} steps")
 
 
@@ -152,11 +160,11 @@ def _batch_size(asked: Asked) -> Choice:
 
 def _lr(asked: Asked) -> Choice:
     images, width = asked.get("data.batch_size"), asked.get("model.width")
+    if width < ModelConfig.width:
+        return Choice(SMALL_LR, f"a head of {width} channels")
     if asked.start.kind == "published":
-        return Choice(PUBLISHED_LR * images / 16, f"starting from published, {images} images a step")
-    if width >= ModelConfig.width:
-        return Choice(PUBLISHED_LR, "as published for an ImageNet backbone")
-    return Choice(SMALL_LR, f"a head of {width} channels")
+        return Choice(PUBLISHED_LR * images / 16, f"starting from {asked.begun}, {images} images a step")
+    return Choice(PUBLISHED_LR, "as published for an ImageNet backbone")
 
 
 def _workers(asked: Asked) -> Choice:
@@ -168,12 +176,12 @@ def _epochs(asked: Asked) -> Choice:
     seen //= 2 if asked.machine == "cpu" else 1
     epochs = min(max(round(seen / images), LEAST), MOST)
     less = ", no GPU" if asked.machine == "cpu" else ""
-    return Choice(epochs, f"{seen} images to see, starting from {asked.start.kind}{less}, {LEAST} epochs at least")
+    return Choice(epochs, f"{seen} images to see, starting from {asked.begun}{less}, {LEAST} epochs at least")
 
 
 def _evaluate_every(asked: Asked) -> Choice:
     epochs = asked.get("schedule.epochs")
-    return Choice(max(epochs // EVALUATIONS, 1), f"{EVALUATIONS} evaluations in {epochs} epochs")
+    return Choice(max(epochs // EVALUATIONS, 1), f"{EVALUATIONS} evaluations at most, of {epochs} epochs")
 
 
 def _frozen(asked: Asked) -> Choice:
@@ -210,7 +218,7 @@ def _norm(asked: Asked) -> Choice:
 
 def _by_start(values: dict[str, float]) -> Callable[[Asked], Choice]:
     """A choice that depends on nothing but the start."""
-    return lambda asked: Choice(values[asked.start.kind], f"starting from {asked.start.kind}")
+    return lambda asked: Choice(values[asked.start.kind], f"starting from {asked.begun}")
 
 
 CHOICES: dict[str, Callable[[Asked], Choice]] = {

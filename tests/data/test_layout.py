@@ -89,6 +89,34 @@ def test_images_are_found_as_training_finds_them(tmp_path: Path):
     assert found(tmp_path)[1::2] == ("images/train", "images/val")
 
 
+def test_what_is_given_stays_and_the_rest_is_found(tmp_path: Path):
+    for name in ("train", "valid"):
+        put(tmp_path, f"{name}/_annotations.coco.json", name)
+    put(tmp_path, "train/fixed.json", "train")
+    given = found(tmp_path, train_annotations="train/fixed.json")
+    assert given == ("train/fixed.json", "train", "valid/_annotations.coco.json", "valid")
+    put(tmp_path, "more/half.json", "train")  # its name says nothing, nor does its folder
+    assert found(tmp_path, train_annotations="more/half.json")[:2] == ("more/half.json", "train")
+    given = found(tmp_path, val_images="elsewhere", val_annotations="train/fixed.json")
+    assert given == ("train/_annotations.coco.json", "train", "train/fixed.json", "elsewhere")
+
+
+def test_a_file_outside_of_the_folder_is_of_its_images(tmp_path: Path):
+    root = tmp_path / "data"
+    for name in ("train", "valid"):
+        put(root, f"{name}/_annotations.coco.json", name)
+    put(tmp_path, "parts/half.json", "data/train")
+    given = found(root, train_annotations=str(tmp_path / "parts/half.json"))
+    assert given[1:] == ("train", "valid/_annotations.coco.json", "valid")
+
+
+def test_parts_and_copies_beside_a_file_of_roboflow_are_not_it(tmp_path: Path):
+    put(tmp_path, "valid/_annotations.coco.json", "valid")
+    for name in ("_annotations.coco", "train", "filtered"):
+        put(tmp_path, f"train/{name}.json", "train")
+    assert found(tmp_path)[0] == "train/_annotations.coco.json"
+
+
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
@@ -141,7 +169,7 @@ def test_what_somebody_has_said_stays(tmp_path: Path):
     standard = DataConfig()
     for name in ("train_annotations", "val_images"):
         data = DataConfig(root=str(tmp_path), **{name: "mine"})  # type: ignore[arg-type]
-        assert find(data) == data
+        assert getattr(find(data), name) == "mine"
     for settings in ({"shapes": ShapesConfig(1, 1)}, {"reader": PartConfig("mine:Reader")}):
         assert found(tmp_path, **settings)[0] == standard.train_annotations
     assert find(DataConfig(root=str(tmp_path / "nowhere"))).train_annotations == standard.train_annotations

@@ -1,9 +1,10 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import coco_folder
+from conftest import Run, coco_folder
 
 from queryinst.config import TrainConfig
 from queryinst.errors import UserError
@@ -137,6 +138,7 @@ def test_the_learning_rate_is_that_of_a_step(tmp_path: Path, monkeypatch: pytest
     assert rate(LARGE) == rate(SMALL, "model.width=256") == 1e-4
     begin(monkeypatch, "published")
     assert rate(LARGE, "data.batch_size=16") == 4 * rate(LARGE, "data.batch_size=4") == pytest.approx(1e-4)
+    assert rate(SMALL) == 5e-4, "it is no published network, and learns as when it began"
 
 
 def suited_facts(images: int) -> Any:
@@ -194,6 +196,7 @@ def test_weights_of_ones_own_are_a_start(tmp_path: Path):
         config = settings(root, LARGE, words)
         assert (config.backbone.frozen_stages, config.backbone.norm) == (1, "fixed"), words
         assert config.backbone.weights == (words.removeprefix("backbone.weights=") if "backbone" in words else None)
+    assert "starting from the weights given" in config.chosen["optimizer.lr"]
 
 
 def test_images_are_cropped_where_there_is_time_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -212,6 +215,16 @@ def test_a_fault_of_the_data_is_the_datas_sentence(tmp_path: Path):
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"instances_train2017\.json.* 77"):
         settings(root, SMALL)
+
+
+def test_a_folder_that_is_not_clear_is_one_sentence_at_the_command_line(tmp_path: Path, run: Run):
+    root = folder(tmp_path / "data", images=2)
+    (root / "annotations/instances_train2017.json").rename(root / "annotations/train_a.json")
+    shutil.copy(root / "annotations/train_a.json", root / "annotations/train_b.json")
+    code, said = run("train", "data=coco", f"data.root={root}", "+experiment=finetune_small")
+    assert code == 2
+    assert said.startswith(f"error: {root} has several files for the training set (annotations/train_a.json")
+    assert "overrides" not in said
 
 
 def test_without_data_there_are_settings_for_photographs(tmp_path: Path):
