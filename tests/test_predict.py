@@ -40,6 +40,8 @@ def test_a_folder_a_pattern_and_an_image(photos: Path, untrained: Path, run: Run
     for entry in entries():
         assert entry["category_id"] in (4, 7, 90)
         assert coco_mask.decode(entry["segmentation"]).shape == (40, 50)
+    code, text = run("predict", model, "source=photos", "output=none", "score=1")
+    assert text.splitlines()[1] == "nothing has a score of 1 or more; a lower score=NUMBER shows what is less sure"
     code, text = run("predict", model, "source=photos/**/*.png", "output=all", "score=0", "batch_size=1")
     assert code == 0, text
     assert {(entry["file_name"], entry["image_id"]) for entry in entries("all")} == {("a.png", 1), ("deep/a.png", 2)}

@@ -1,6 +1,7 @@
 """What ended a run: a time limit leaves it to go on, early stopping finishes it, and the result says so."""
 
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from conftest import TINY, Run
 
 from queryinst.lightning import trainer
+from queryinst.lightning.module import QueryInstModule
 
 COMMAND = [*TINY, "callbacks.pictures=0"]
 STOP = "+callbacks.extra.stop._target_=pytorch_lightning.callbacks.EarlyStopping"
@@ -77,3 +79,26 @@ def test_a_number_of_steps_is_an_end_too(workplace: Path, run: Run):
     code, text = run("train", *COMMAND, "+trainer.extra.max_steps=7")
     assert code == 0, text
     assert (result(workplace)["ended"], result(workplace)["steps"]) == ("max_steps", 7)
+
+
+def test_ctrl_c_before_the_first_checkpoint_says_what_it_costs(
+    workplace: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    def pressed(self: QueryInstModule, batch: Any, batch_idx: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(QueryInstModule, "training_step", pressed)
+    code, text = run("train", *COMMAND)
+    assert code == 130, text
+    assert "stopped before the first checkpoint; the same command begins again\n" in text
+
+
+def test_a_trial_is_evaluated_as_it_was_and_says_so(workplace: Path, run: Run):
+    code, text = run("train", *COMMAND, "+trainer.extra.max_steps=1", "trainer.max_val_batches=1")
+    assert code == 0, text
+    code, text = run("evaluate", f"checkpoint={folder_of(workplace)}/best.ckpt")
+    assert code == 0, text
+    assert re.match(r"note: \d+ of \d+ images, as in this run \(trainer\.max_val_batches=1\); images=FOLDER ", text)
+    assert "\nboundary " in text
+    code, text = run("evaluate", f"checkpoint={folder_of(workplace)}/best.ckpt", "boundary=false")
+    assert "boundary" not in text
