@@ -242,7 +242,7 @@ def test_somebodys_photographs_are_fine_tuned_on_with_settings_that_suit_them(wo
     assert "chosen     experiment: finetune_small, without a GPU and published weights (mmdet:ms_3x_pro100 is" in text
     assert "QueryInst  torchvision:mobilenet_v2, 50 queries, 2 stages" in text
     assert "files      train/_annotations.coco.json, images in train; valid/_annotations.coco.json, images in" in text
-    assert "chosen     backbone.weights=None: the ImageNet weights of torchvision:mobilenet_v2 cannot be had" in text
+    assert "chosen     backbone.weights=null: the ImageNet weights of torchvision:mobilenet_v2 cannot be had" in text
     assert re.search(r"chosen     model.num_proposals=50: \d+ objects in an image at most", text)
     assert re.search(r"chosen     data.batch_size=1: 24 images of \d objects, no GPU: 32 objects a step", text)
     assert "chosen     augmentation.short_sides=[48, 80]: a quarter below and above 64" in text

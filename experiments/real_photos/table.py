@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any
 
 from queryinst.visualize import plots
@@ -35,7 +35,7 @@ class Run:
 
 
 def ours(folder: Path) -> Run:
-    """A run folder; its minutes follow from the speed that it logged every twenty steps."""
+    """A run folder; its minutes follow from the usual speed of those that it logged every twenty steps."""
     result = json.loads((folder / "result.json").read_text())
     batch, took, curve = result["config"]["data"]["batch_size"], [], []
     with (folder / "metrics.csv").open() as file:
@@ -43,7 +43,7 @@ def ours(folder: Path) -> Run:
             if row["train/images_per_second"]:
                 took.append(1 / float(row["train/images_per_second"]))
             if row["val/segm_AP"]:
-                minutes = (int(row["step"]) + 1) * batch * mean(took) / 60
+                minutes = (int(row["step"]) + 1) * batch * median(took) / 60
                 curve.append((minutes, float(row["val/segm_AP"])))
     return Run(result["name"], result["steps"] * batch, result["seconds_per_image"], result["metrics"], curve)
 

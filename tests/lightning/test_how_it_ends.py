@@ -94,7 +94,7 @@ def test_ctrl_c_before_the_first_checkpoint_says_what_it_costs(
 
 
 def test_a_trial_is_evaluated_as_it_was_and_says_so(workplace: Path, run: Run):
-    code, text = run("train", *COMMAND, "+trainer.extra.max_steps=1", "trainer.max_val_batches=1")
+    code, text = run("train", *COMMAND, "schedule.epochs=1", "trainer.max_train_batches=1", "trainer.max_val_batches=1")
     assert code == 0, text
     code, text = run("evaluate", f"checkpoint={folder_of(workplace)}/best.ckpt")
     assert code == 0, text

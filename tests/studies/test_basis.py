@@ -24,7 +24,8 @@ def test_somebodys_own_data_is_fine_tuned_on(can_be_had: bool, gpu: bool, monkey
             "+chosen.experiment='finetune, on which data=coco stands'",
         )
     else:
-        reason = "finetune_small, without a GPU and published weights (it is \\'far\\' away)"
+        reason = "finetune_small, without a GPU and published weights (it is \\'far\\' away; with more than 66 objects "
+        reason += "in an image it would be mmdet:ms_crop_3x_pro300)"
         assert (experiment, why) == ("+experiment=finetune_small", f"+chosen.experiment='{reason}'")
     if not can_be_had:
         assert "+experiment=finetune_small" in standing(["data=coco", "trainer.accelerator=cpu"])
