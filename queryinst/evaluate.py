@@ -155,8 +155,10 @@ def _metrics(
     stages = range(checkpoint.config.model.num_stages) if config.all_stages else [-1]
     tracker = changed(checkpoint.config.tracker, config.tracker)
     judged = config.max_detections or COUNTED
-    settings = (config.backend, False, judged, config.boundary)
-    evaluators = {stage: evaluator(source, tracker, *settings) for stage in stages}
+    evaluators = {
+        stage: evaluator(source, tracker, config.backend, max_detections=judged, boundary=config.boundary)
+        for stage in stages
+    }
     network = _network(config, checkpoint)
     if config.precision != "run" and device_of(config.accelerator) == "cpu":
         network = pack(network)

@@ -12,7 +12,6 @@ from queryinst.criterion.matcher import Matcher, NonFiniteError, require_finite
 from queryinst.criterion.own import classification_of, made_terms
 from queryinst.criterion_config import CriterionConfig
 from queryinst.ops import boxes as box_ops
-from queryinst.ops import ranks
 from queryinst.ops.roi import STRIDES
 from queryinst.structures import UNKNOWN, Matches, StageOutput, Targets
 
@@ -92,7 +91,7 @@ class Criterion:
             assert targets.tracks is not None, "association learns from pairs of frames"
             linked = association(torch.stack(list(embeddings)), image, targets.tracks[target], config.association_loss)
             sums.append(config.association_weight * linked)
-        return torch.stack(sums, dim=1) / self._pairs(matches)
+        return torch.stack(sums, dim=1) / losses.divisor(len(image), image.device)
 
     def _of_masks(
         self,
@@ -159,11 +158,6 @@ class Criterion:
                 raise NonFiniteError(f"stage {number} gives NaN or infinite masks", int(image[row]))
         stage, term = torch.nonzero(~values.isfinite())[0].tolist()
         raise NonFiniteError(f"the loss '{self.terms[term]}' of stage {stage + 1} is {values[stage, term].item()}")
-
-    @staticmethod
-    def _pairs(matches: Matches) -> Tensor:
-        pairs = torch.full((), float(len(matches.image)), device=matches.image.device)  # filled there, not copied
-        return ranks.mean(pairs).clamp(min=1 / ranks.count())  # at least 1 in all, as one process would have it
 
 
 def _known(targets: Targets) -> Tensor:

@@ -6,7 +6,16 @@ from torch import Tensor
 from torchvision.ops import roi_align, sigmoid_focal_loss
 
 from queryinst.ops import boxes as box_ops
+from queryinst.ops import ranks
 from queryinst.structures import Targets
+
+
+def divisor(pairs: int, device: torch.device) -> Tensor:
+    """By what sums over pairs are divided: their number, at least 1 in all, averaged over ranks.
+
+    So several ranks are one with the batch of all. It is filled on the device, not copied there.
+    """
+    return ranks.mean(torch.full((), float(pairs), device=device)).clamp(min=1 / ranks.count())
 
 
 def focal(logits: Tensor, wanted: Tensor, alpha: float, gamma: float) -> Tensor:

@@ -5,8 +5,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
+from queryinst.criterion.losses import divisor
 from queryinst.ops import boxes as box_ops
-from queryinst.ops import ranks
 from queryinst.structures import Candidates, Targets
 
 OVERLAP = 0.8  # exponent of the IoU in how well a place suits an object; that of its score is 1 less this
@@ -37,7 +37,7 @@ def assign(candidates: Candidates, targets: Targets) -> Tensor:
 
 
 def losses(candidates: Candidates, pairs: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-    """The weighted losses of score and box, over the number of pairs, at least 1 in all and averaged over ranks.
+    """The weighted losses of score and box, over the number of pairs as `losses.divisor` has it.
 
     Args:
         candidates: of the images.
@@ -50,6 +50,5 @@ def losses(candidates: Candidates, pairs: Tensor, targets: Targets) -> tuple[Ten
     scores = sigmoid_focal_loss(candidates.logits, wanted, ALPHA, GAMMA)
     class_loss = torch.where(candidates.inside, scores, 0.0).sum()
     giou_loss = (1 - box_ops.giou(candidates.boxes[image, place], targets.boxes[target])).sum()
-    number = torch.full((), float(pairs.shape[1]), device=pairs.device)
-    number = ranks.mean(number).clamp(min=1 / ranks.count())
+    number = divisor(pairs.shape[1], pairs.device)
     return CLASS_WEIGHT * class_loss / number, GIOU_WEIGHT * giou_loss / number

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,10 @@ def find(data: DataConfig) -> DataConfig:
     if data.shapes or data.video or data.reader.name != standard.reader.name or not root.is_dir():
         return data
     if given:
-        return _completed(data, root, given)
+        return data if len(given) == len(NAMED) else _completed(data, root, given)
     if (root / data.train_annotations).exists() and (root / data.val_annotations).exists():
         return data
-    found: dict[str, list[Path]] = {}
-    for path in annotation_files(root):
-        found.setdefault(role(path.relative_to(root)), []).append(path)
+    found = _by_role(root)
     if not found:
         return data  # what is missing is said where the files are opened
     chosen = {split: _only(root, split, paths) for split, paths in found.items() if split}
@@ -69,15 +67,11 @@ def find(data: DataConfig) -> DataConfig:
 def _completed(data: DataConfig, root: Path, given: list[str]) -> DataConfig:
     """The settings with what can be found beside those that are given, where COCO's own name is not there."""
     values: dict[str, Path] = {}
-    named = {root / getattr(data, name) for name in given}
+    found = _by_role(root, {root / getattr(data, name) for name in given})
     for split in ("train", "val"):
         annotations, images = f"{split}_annotations", f"{split}_images"
         path = root / getattr(data, annotations)
         if annotations not in given and not path.exists():
-            found: dict[str, list[Path]] = {}
-            for other in annotation_files(root):
-                if other not in named:
-                    found.setdefault(role(other.relative_to(root)), []).append(other)
             likely = found.get(split) or (found.get("test") if split == "val" else None)
             if not likely:
                 continue
@@ -118,6 +112,15 @@ def annotation_files(root: Path) -> list[Path]:
     paths = itertools.islice((path for pattern in depths for path in sorted(root.glob(pattern))), FILES)
     theirs = (path for path in paths if PARTS not in path.relative_to(root).parts)
     return [path for path in theirs if not any(word in path.stem for word in OTHERS) and _is_coco(path)]
+
+
+def _by_role(root: Path, without: Collection[Path] = ()) -> dict[str, list[Path]]:
+    """The annotation files below `root` by their `role`."""
+    found: dict[str, list[Path]] = {}
+    for path in annotation_files(root):
+        if path not in without:
+            found.setdefault(role(path.relative_to(root)), []).append(path)
+    return found
 
 
 def role(path: Path) -> str:

@@ -40,7 +40,7 @@ def parts(criterion: Criterion, output: Output) -> list[Output]:
 
 
 def match(criterion: Criterion, groups: Sequence[Group], output: Output, batch: Batch) -> Assigned:
-    """Assign, and wait for the device once. Raises NonFiniteError."""
+    """Assign, and wait for the device once; for proposals of the pyramid, once more an image. Raises NonFiniteError."""
     own_parts, times = parts(criterion, output), criterion.config.matches_per_object or [1]
     sets = [(part.stages, number) for part, number in zip(own_parts, times, strict=True)]
     sets += [(own.stages, group.times) for group, own in _pairs(groups, output) if group.given is None]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from queryinst.studies.beginning import PUBLISHED, missing
+from queryinst.studies.beginning import PUBLISHED, ROOM, missing
 from queryinst.studies.paths import quote
 
 LARGE, SMALL = "finetune", "finetune_small"
@@ -17,9 +17,9 @@ def standing(words: Sequence[str]) -> list[str]:
     cpu = "trainer.accelerator=cpu" in words or not torch.accelerator.is_available()
     gone = missing(PUBLISHED[100]) if cpu else ""
     recipe = SMALL if gone else LARGE
-    also = f"; with more than {int(100 / 1.5)} objects in an image it would be {PUBLISHED[300]}"
+    more = f"; with more than {int(100 / ROOM)} objects in an image it would be {PUBLISHED[300]}"
     why = (
-        f"{recipe}, without a GPU and published weights ({gone}{also})"
+        f"{recipe}, without a GPU and published weights ({gone}{more})"
         if gone
         else f"{recipe}, on which data=coco stands"
     )

@@ -16,6 +16,9 @@ from queryinst.zoo import OFFLINE
 PUBLISHED = {100: "mmdet:ms_3x_pro100", 300: "mmdet:ms_crop_3x_pro300"}  # ResNet-50's best of MMDetection, by queries
 
 
+ROOM = 1.5  # queries for each object of the fullest image: several try for each before one has it
+
+
 class Start(NamedTuple):
     """Where the weights of a network come from."""
 

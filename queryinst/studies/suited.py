@@ -108,8 +108,7 @@ class Asked:
 def _queries(asked: Asked) -> Choice:
     most = asked.facts.most
     numbers = (100, 300) if asked.published else QUERIES
-    # Half as many again as there are objects: several queries try for each before one has it.
-    enough = [number for number in numbers if number >= 1.5 * most or number == numbers[-1]]
+    enough = [number for number in numbers if number >= beginning.ROOM * most or number == numbers[-1]]
     return Choice(max(enough[0], min(most, QUERIES[-1])), f"{most} objects in an image at most, and half as many again")
 
 
